@@ -1,0 +1,256 @@
+"""The words of `docs/words.md` as frozen values; nothing here does I/O, holds a threshold or imports a library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import NewType, Self
+
+StoreName = NewType("StoreName", str)
+Sha256 = NewType("Sha256", str)  # 64 lower-case hexadecimal digits
+EngineVersion = NewType("EngineVersion", str)  # digest of models, preprocessing, views and decoder settings
+RunId = NewType("RunId", int)
+
+
+class Standing(StrEnum):
+    """How far one look got. Only SEEN and BROKEN settle an object; all but a wholly seen one count as not scanned."""
+
+    SEEN = "seen"
+    BROKEN = "broken"
+    GONE = "gone"
+    UNREACHED = "unreached"
+
+
+class Reason(StrEnum):
+    """Why a look is broken: what stands in the way of decoding these very bytes, now and next time."""
+
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    UNSUPPORTED = "unsupported"
+    MALFORMED = "malformed"
+    TOO_LARGE = "too large"
+    BOMB = "bomb"  # would need more pixels or memory than the cage allows
+    TOO_SLOW = "too slow"  # used up the cage's CPU seconds
+    CRASHED = "crashed the decoder"
+
+
+class Step(StrEnum):
+    """What policy asks for. Nothing stronger exists: destruction is never a step."""
+
+    PASS = "pass"  # noqa: S105 - a step, not a password
+    REVIEW = "review"
+    QUARANTINE = "quarantine"
+
+
+class Ground(StrEnum):
+    """What lies behind transparent pixels in a frame."""
+
+    OPAQUE = "opaque"
+    BLACK = "black"
+    WHITE = "white"
+
+
+class Act(StrEnum):
+    """What a deed does to an object."""
+
+    HIDE = "hide"
+    RESTORE = "restore"
+
+
+class DeedState(StrEnum):
+    """The events of one deed, in order: begun -> sealed -> moved -> done; failed or changed end a try.
+
+    begun    the intention is on record, nothing was touched
+    sealed   the exact bytes are in the vault (left out under a metadata-only profile)
+    moved    the store was told; not yet read back
+    done     read back and confirmed
+    failed   a step did not succeed; still owed, tried again by the next apply
+    changed  other bytes lie under the key now; no longer owed until they are looked at
+    """
+
+    BEGUN = "begun"
+    SEALED = "sealed"
+    MOVED = "moved"
+    DONE = "done"
+    FAILED = "failed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """One stored file, named the way its store names it.
+
+    `key` may hold anything a store allows: names that are not UTF-8 carry surrogate escapes (PEP 383). `stamp` is what
+    the store says about the content without fetching it (ETag, or size and modification time in nanoseconds); equal
+    stamps mean "not replaced since". An empty stamp never settles.
+    """
+
+    store: StoreName
+    key: str
+    size: int
+    stamp: str
+    modified: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """The bytes of an object with their SHA-256, and the type that the store or the name claims for them."""
+
+    ref: ObjectRef
+    data: bytes
+    sha256: Sha256
+    claimed: str = ""  # Content-Type as the store has it; "" where it keeps none
+
+    @classmethod
+    def of(cls, ref: ObjectRef, data: bytes, claimed: str = "") -> Self:
+        """Hash `data` and join it with its reference."""
+        return cls(ref, data, Sha256(sha256(data).hexdigest()), claimed)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the bytes really are, as the cage found it."""
+
+    format: str  # "jpeg", "png", "apng", "gif", "webp", "avif", "bmp", "tiff", "mp4", "webm", "mov", or "unknown"
+    width: int = 0  # pixels, after orientation
+    height: int = 0
+    frames: int = 1  # frames or pages in all; 0 where nobody can know
+    sampled: int = 0  # how many of them were looked at
+    seconds: float = 0.0  # playing time, 0 for stills
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A fact about structure that a person or the policy may care about, such as bytes after the end of the picture."""
+
+    what: str  # "trailing", "segment", "chunk", "comment", "archive", "document", "script", "picture", "video", "claim"
+    where: str  # "trailing", "APP1", "tEXt", "trailing/zip/a.jpg"
+    size: int = 0  # bytes
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unopened:
+    """A payload nobody looked into. One of these makes a look *partly* seen."""
+
+    where: str
+    why: str  # "encrypted", "too deep", "too large", "too many", "unsupported", "broken"
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One view of one moment of a picture as it left the cage: `height` x `width` x 3 bytes, RGB, row by row, oriented."""
+
+    rgb: bytes
+    width: int
+    height: int
+    index: int = 0  # which frame or page of the source, from 0
+    at: float = 0.0  # seconds from the start, videos and animations
+    view: str = "whole"  # or "tile 2/5"
+    ground: Ground = Ground.OPAQUE
+    source: str = ""  # "" for the object itself, else where the embedded picture was found
+    codes: tuple[str, ...] = ()  # texts of two-dimensional codes that begin as a drill marker does
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One analyser's evidence about one frame. Never a verdict, and never compared with a threshold before policy."""
+
+    concept: str  # "exposed", "explicit", "face", "drill"
+    score: float
+    analyser: str
+    version: str
+    frame: int = 0
+    source: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)  # a face's "age", "under_18", "side"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One attempt to see one object, whatever came of it."""
+
+    ref: ObjectRef
+    standing: Standing
+    at: datetime
+    sha256: Sha256 | None = None
+    engine: EngineVersion | None = None
+    kind: Kind | None = None
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+    unopened: tuple[Unopened, ...] = ()
+    reason: Reason | None = None  # BROKEN only
+    problem: str = ""  # one line for a person: why broken, gone or unreached
+    milliseconds: int = 0
+
+    @property
+    def partly(self) -> bool:
+        """Whether something inside the object was not opened."""
+        return bool(self.unopened)
+
+    @property
+    def settles(self) -> bool:
+        """Whether these bytes need no other look by this engine version."""
+        return self.standing in (Standing.SEEN, Standing.BROKEN)
+
+    @property
+    def not_scanned(self) -> bool:
+        """The headline number of every surface counts these (a gone object has nothing left to scan)."""
+        return self.standing in (Standing.BROKEN, Standing.UNREACHED) or self.partly
+
+    def about(self, ref: ObjectRef, at: datetime) -> "Look":
+        """The same look, for another object that holds the same bytes."""
+        return replace(self, ref=ref, at=at, milliseconds=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What policy, or a person over it, makes of a look."""
+
+    step: Step
+    rule: str
+    because: str  # words a moderator understands
+    policy: str = ""  # digest of the policy that decided; "" when a person did
+    rank: int = 0  # the worse, the higher; orders what is owed
+    by: str = "policy"  # or the person's name
+    drill: bool = False  # decided on a drill picture: acted on with its own allowance and vault
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a hidden object lies, with all that is needed to put it back as it was."""
+
+    store: StoreName
+    key: str
+    how: str  # "moved" into the quarantine place, "removed" when only the vault holds it
+    where: str  # inside the quarantine place; "" when removed
+    facts: Mapping[str, str] = field(default_factory=dict)  # content type, mode, owner, times: what restore must set again
+
+
+@dataclass(frozen=True, slots=True)
+class DeedEvent:
+    """One line of the hash-chained record of what was done."""
+
+    act: Act
+    state: DeedState
+    store: StoreName
+    key: str
+    sha256: Sha256
+    decision: int  # ledger number of the decision behind it
+    actor: str
+    at: datetime
+    drill: bool = False
+    place: Place | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A quarantine decision whose deed is not done, with the last event of the unfinished deed if there is one."""
+
+    ref: ObjectRef
+    sha256: Sha256
+    decision_id: int
+    decision: Decision
+    last: DeedEvent | None = None

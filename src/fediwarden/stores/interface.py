@@ -1,0 +1,93 @@
+"""The two promises a store can make: Reader looks and never changes anything, Keeper hides and restores.
+
+What every implementation owes (`tests/contract/test_stores.py` holds it to that):
+
+- Errors: `Unreached` for anything that may pass (time-outs, 5xx, SlowDown after back-off), `Refused` for an answer that
+  will not change (credentials, missing bucket, host key), `Gone` only when the store is reachable and says that this
+  object is not there. A missing bucket or root folder is `Refused`, never `Gone`.
+- Keys are data: `..`, newlines, a thousand characters or bytes that are not UTF-8 name exactly one object or nothing.
+- Thread safety: `fetch` and `stat` may be called from many threads at once; `list` from one.
+- Nothing prompts, and nothing is opened before the first call. `close` may be called twice.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from fediwarden.model import Blob, ObjectRef, Place, Sha256, StoreName
+
+PAGE = 1000
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Looks at a store with credentials that need no right to change it."""
+
+    @property
+    def name(self) -> StoreName:
+        """The name under which the ledger knows this store."""
+        ...
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far (round trips that a provider may bill; 0 for a folder)."""
+        ...
+
+    def list(self) -> Iterator[Sequence[ObjectRef]]:
+        """Every object in pages of at most PAGE, lazily, the quarantine place left out; memory stays flat.
+
+        Raises: Unreached, Refused. What was yielded before an error stands.
+        """
+        ...
+
+    def stat(self, key: str) -> ObjectRef:
+        """The object as it is now. Raises: Gone, Unreached, Refused."""
+        ...
+
+    def fetch(self, ref: ObjectRef, limit: int) -> Blob:
+        """The whole object, at most `limit` bytes; the blob's ref carries the stamp of the bytes really read.
+
+        Raises: Gone, TooLarge (before or while reading), Unsettled (still being written), Unreached, Refused. A body that
+        is shorter than the store said is Unreached, never a Blob.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...
+
+
+@runtime_checkable
+class Keeper(Reader, Protocol):
+    """Hides and restores, with credentials of its own. Only `actions` holds one.
+
+    Every method may be called again after a crash at any point inside it, with the same arguments, and then completes or
+    confirms what was begun: `spot` is chosen by the caller from the deed, so that the same deed finds its own traces.
+    """
+
+    def hide(self, ref: ObjectRef, sha256: Sha256, spot: str) -> Place:
+        """Move the object, all versions of it, to `spot` in the quarantine place.
+
+        Only bytes whose hash is `sha256` are moved. When this returns the key is gone at the source, the copy at the spot
+        was read back and hashed, and metadata is kept. Raises: Changed (other bytes are there; they stay or are back
+        there untouched), Gone (neither at the source nor at the spot), Unreached, Refused.
+        """
+        ...
+
+    def remove(self, ref: ObjectRef, sha256: Sha256) -> Place:
+        """Take the object away without a quarantine copy; the caller has sealed it. Errors as `hide`."""
+        ...
+
+    def restore(self, place: Place, sha256: Sha256) -> ObjectRef:
+        """Move a hidden object back to its key, byte for byte, with its metadata; returns it as read back.
+
+        Raises: Occupied (other bytes lie under the key), Gone (not at the spot nor at the key), Unreached, Refused.
+        """
+        ...
+
+    def put_back(self, place: Place, data: bytes) -> ObjectRef:
+        """Write `data` (opened from the vault) to the place's key with its metadata. Errors as `restore`."""
+        ...
+
+    def is_public(self, place: Place) -> bool | None:
+        """Whether a stranger without credentials can fetch the hidden copy; None where that cannot be asked."""
+        ...
