@@ -1,0 +1,281 @@
+"""Look in, decision out: the marks and rules of a policy file as pure functions; reads no file and keeps no state."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from math import isfinite
+from typing import TypeGuard
+
+from fediwarden.errors import Misconfigured
+from fediwarden.model import Decision, Finding, Look, Standing, Step
+
+NO_RULE = "no rule matched"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits on a finding's measures. A measure that the finding lacks meets no bound."""
+
+    at_least: tuple[tuple[str, float], ...] = ()
+    below: tuple[tuple[str, float], ...] = ()
+
+    def hold(self, measures: Mapping[str, float]) -> bool:
+        """Whether every bound is met."""
+        return all(name in measures and measures[name] >= value for name, value in self.at_least) and all(
+            name in measures and measures[name] < value for name, value in self.below
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A named condition on what one look found, or on what the object is."""
+
+    name: str
+    finding: str = ""
+    score: float = 0.0
+    bounds: Bounds = Bounds()
+    either: tuple[Bounds, ...] = ()
+    payload: tuple[str, ...] = ()
+    note: tuple[str, ...] = ()
+    standing: tuple[str, ...] = ()
+    format: tuple[str, ...] = ()
+
+    def shows(self, look: Look) -> tuple[bool, Finding | None]:
+        """Whether the mark shows, and the strongest finding that makes it show if it is about findings."""
+        if self.finding:
+            shown = [found for found in look.findings if self._meets(found)]
+            return bool(shown), max(shown, key=lambda found: found.score, default=None)
+        if self.payload:
+            return any("any" in self.payload or item.why in self.payload for item in look.unopened), None
+        if self.note:
+            return any(item.what in self.note for item in look.notes), None
+        if self.standing:
+            return look.standing.value in self.standing, None
+        return look.kind is not None and look.kind.format in self.format, None
+
+    def _meets(self, found: Finding) -> bool:
+        return (
+            found.concept == self.finding
+            and found.score >= self.score
+            and self.bounds.hold(found.measures)
+            and (not self.either or any(bounds.hold(found.measures) for bounds in self.either))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to do when marks come together: every one of `all`, at least one of `any`, not one of `none`."""
+
+    name: str
+    step: Step
+    because: str
+    rank: int = 0
+    all: tuple[str, ...] = ()
+    any: tuple[str, ...] = ()
+    none: tuple[str, ...] = ()
+
+    def matches(self, shown: Mapping[str, bool]) -> bool:
+        """Whether the rule applies to the marks that show."""
+        return (
+            all(shown[name] for name in self.all)
+            and (not self.any or any(shown[name] for name in self.any))
+            and not any(shown[name] for name in self.none)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An ordered set of rules; `digest` changes exactly when a decision could."""
+
+    name: str
+    digest: str
+    marks: tuple[Mark, ...]
+    rules: tuple[Rule, ...]
+
+
+def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decision | None:
+    """What `policy` makes of a look; None where there is nothing to decide on (unreached, gone, broken without evidence).
+
+    A person's earlier verdict about the same bytes stands over every rule. A broken look passes no one and accuses no one:
+    only a rule that matches what was found in the part that could be seen decides about it.
+    """
+    if not look.settles:
+        return None
+    if verdict is not None:
+        return verdict
+    states = {mark.name: mark.shows(look) for mark in policy.marks}
+    shown = {name: state for name, (state, _) in states.items()}
+    for rule in policy.rules:
+        if rule.matches(shown):
+            if look.standing is Standing.BROKEN and rule.step is Step.PASS:
+                return None
+            evidence = [found for name in (*rule.all, *rule.any) if (found := states[name][1]) is not None]
+            return Decision(
+                step=rule.step,
+                rule=rule.name,
+                because=_because(rule, evidence),
+                policy=policy.digest,
+                rank=rule.rank,
+                drill=any(found.concept == "drill" for found in evidence),
+            )
+    if look.standing is Standing.BROKEN:
+        return None
+    return Decision(Step.PASS, NO_RULE, "nothing that any rule asks for was found", policy.digest)
+
+
+def _because(rule: Rule, evidence: Iterable[Finding]) -> str:
+    said = sorted({_in_words(found) for found in evidence})
+    return f"{rule.because} ({'; '.join(said)})" if said else rule.because
+
+
+def _in_words(found: Finding) -> str:
+    measures = "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in sorted(found.measures.items()))
+    where = f" in {found.source}" if found.source else ""
+    frame = f", frame {found.frame}" if found.frame else ""
+    return f"{found.concept} {found.score:.2f}{measures}{frame}{where}"
+
+
+def parse(text: str, origin: str) -> Policy:
+    """Read a policy from TOML.
+
+    Args:
+        text: the file's content.
+        origin: what to call it in errors, usually its path.
+
+    Raises:
+        Misconfigured: with the line where it can be told, for anything that is not a policy.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Misconfigured(
+            f"{origin}: {error}", hint="mend that line; `fediwarden init` shows where a fresh copy lies"
+        ) from error
+    complain = _Complaint(text, origin)
+    if table.get("version") != 1:
+        raise complain("version", "it must say: version = 1")
+    _known(table, {"version", "name", "mark", "rule"}, "", complain)
+    marks = tuple(_mark(name, entry, complain) for name, entry in _table(table.get("mark", {}), "mark", complain).items())
+    entries = table.get("rule", [])
+    if not isinstance(entries, list) or not entries:
+        raise complain("rule", "there is no [[rule]]; a policy without rules would pass everything")
+    names = {mark.name for mark in marks}
+    rules = tuple(_rule(entry, names, complain) for entry in entries)
+    for rule in rules:
+        if sum(other.name == rule.name for other in rules) > 1:
+            raise complain(rule.name, "two rules have this name; `explain` could not tell them apart")
+    digest = sha256(json.dumps([table.get("mark", {}), entries], sort_keys=True).encode()).hexdigest()[:16]
+    return Policy(str(table.get("name", origin)), digest, marks, rules)
+
+
+class _Complaint:
+    """Makes errors that name the line on which the offending word first stands."""
+
+    def __init__(self, text: str, origin: str) -> None:
+        self._lines = text.splitlines()
+        self._origin = origin
+
+    def __call__(self, word: str, message: str) -> Misconfigured:
+        pattern = re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])")
+        for number, line in enumerate(self._lines, 1):
+            if pattern.search(line.split("#")[0]):
+                return Misconfigured(f"{self._origin}, line {number}: {word}: {message}", hint="see docs/policy.md for every key")
+        return Misconfigured(f"{self._origin}: {word}: {message}", hint="see docs/policy.md for every key")
+
+
+def _mark(name: str, entry: object, complain: _Complaint) -> Mark:
+    table = _table(entry, name, complain)
+    subjects = {"finding", "payload", "note", "standing", "format"}
+    _known(table, subjects | {"score", "at_least", "below", "either"}, name, complain)
+    if len(subjects & table.keys()) != 1:
+        raise complain(name, f"a mark is about exactly one of {', '.join(sorted(subjects))}")
+    if "finding" not in table and table.keys() - subjects:
+        raise complain(name, "score, at_least, below and either go with a finding")
+    standings = _words(table.get("standing", []), name, complain)
+    if unknown := set(standings) - {standing.value for standing in Standing}:
+        raise complain(name, f"no such standing: {', '.join(sorted(unknown))}")
+    either = table.get("either", [])
+    if not isinstance(either, list):
+        raise complain(name, "either is a list of tables")
+    return Mark(
+        name,
+        finding=_word(table.get("finding", ""), name, complain),
+        score=_number(table.get("score", 0.0), name, complain),
+        bounds=_bounds({key: table[key] for key in ("at_least", "below") if key in table}, name, complain),
+        either=tuple(_bounds(item, name, complain) for item in either),
+        payload=_words(table.get("payload", []), name, complain),
+        note=_words(table.get("note", []), name, complain),
+        standing=standings,
+        format=_words(table.get("format", []), name, complain),
+    )
+
+
+def _rule(entry: object, marks: set[str], complain: _Complaint) -> Rule:
+    table = _table(entry, "rule", complain)
+    name = _word(table.get("name", ""), "rule", complain)
+    if not name:
+        raise complain("rule", "every rule needs a name")
+    _known(table, {"name", "step", "because", "rank", "all", "any", "none"}, name, complain)
+    step = table.get("step")
+    if not isinstance(step, str) or step not in {step.value for step in Step}:
+        raise complain(name, f"step is one of {', '.join(step.value for step in Step)}, not {step!r}")
+    because = _word(table.get("because", ""), name, complain)
+    if not because:
+        raise complain(name, 'a rule says because = "..." in words a moderator understands')
+    rank = table.get("rank", 0)
+    if not isinstance(rank, int) or isinstance(rank, bool):
+        raise complain(name, "rank is a whole number")
+    groups = {key: _words(table.get(key, []), name, complain) for key in ("all", "any", "none")}
+    for mark in {mark for group in groups.values() for mark in group} - marks:
+        raise complain(mark, f"rule {name!r} names a mark that does not exist")
+    if not groups["all"] and not groups["any"] and step != Step.PASS.value:
+        raise complain(name, "a rule against an object names at least one mark in all or any")
+    return Rule(name, Step(step), because, rank, groups["all"], groups["any"], groups["none"])
+
+
+def _bounds(entry: object, name: str, complain: _Complaint) -> Bounds:
+    table = _table(entry, name, complain)
+    _known(table, {"at_least", "below"}, name, complain)
+    sides = {
+        key: tuple(
+            (measure, _number(value, name, complain)) for measure, value in _table(table.get(key, {}), name, complain).items()
+        )
+        for key in ("at_least", "below")
+    }
+    return Bounds(sides["at_least"], sides["below"])
+
+
+def _known(table: Mapping[str, object], known: set[str], name: str, complain: _Complaint) -> None:
+    for key in table.keys() - known:
+        raise complain(key, f"no such key{f' in {name!r}' if name else ''}; known are {', '.join(sorted(known))}")
+
+
+def _is_table(entry: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(entry, dict)
+
+
+def _table(entry: object, name: str, complain: _Complaint) -> dict[str, object]:
+    if not _is_table(entry):
+        raise complain(name, "a table is expected here")
+    return entry
+
+
+def _word(entry: object, name: str, complain: _Complaint) -> str:
+    if not isinstance(entry, str):
+        raise complain(name, f"words in quotes are expected, not {entry!r}")
+    return entry
+
+
+def _words(entry: object, name: str, complain: _Complaint) -> tuple[str, ...]:
+    if not isinstance(entry, list):
+        raise complain(name, f"a list of words in quotes is expected, not {entry!r}")
+    return tuple(_word(item, name, complain) for item in entry)
+
+
+def _number(entry: object, name: str, complain: _Complaint) -> float:
+    if isinstance(entry, bool) or not isinstance(entry, int | float) or not isfinite(entry):
+        raise complain(name, f"a number is expected, not {entry!r}")
+    return float(entry)
