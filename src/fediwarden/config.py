@@ -1,0 +1,360 @@
+"""One TOML file plus environment, checked whole and frozen: every setting with its meaning and default; opens no store, ledger or model.
+
+The descriptions below are what `fediwarden init` writes above each key and what `docs/settings.md` is checked against.
+Environment variables override the file: FEDIWARDEN_ACTING__ALLOWANCE=20 sets `allowance` in `[acting]`.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticUndefined
+
+from fediwarden.errors import Misconfigured
+
+CONFIG_NAME = "fediwarden.toml"
+ENVIRONMENT = "FEDIWARDEN_"
+STORE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_max_length=4096)
+
+
+class ScanSettings(_Section):
+    """How a store is looked at."""
+
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Objects analysed at the same time; 0 means one per processor."
+    )
+    fetchers: Annotated[int, Field(ge=1, le=128)] = Field(8, description="Objects fetched at the same time.")
+    max_object_mb: Annotated[int, Field(ge=1, le=4096)] = Field(
+        256, description="Larger objects are not fetched: broken, too large, counted as not scanned."
+    )
+    in_flight_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
+        384, description="Bytes of fetched objects held in memory at once; bounds memory whatever the store holds."
+    )
+
+
+class MediaSettings(_Section):
+    """The cage in which foreign bytes are opened."""
+
+    cage: Literal["full", "reduced"] = Field(
+        "full",
+        description='"full" refuses to scan where a layer of the cage is missing (old kernel, other machine). "reduced" goes on with fewer.',
+    )
+    memory_mb: Annotated[int, Field(ge=256, le=65536)] = Field(1536, description="Memory one object may use while it is opened.")
+    cpu_seconds: Annotated[int, Field(ge=5, le=3600)] = Field(
+        60, description="Processor seconds one object may use while it is opened."
+    )
+    wall_seconds: Annotated[int, Field(ge=10, le=3600)] = Field(
+        120, description="Seconds without any progress after which a look is given up and tried again later."
+    )
+    max_megapixels: Annotated[int, Field(ge=1, le=1000)] = Field(120, description="Larger pictures are broken: a bomb.")
+    all_frames: Annotated[int, Field(ge=2, le=10000)] = Field(
+        64, description="Animations and documents up to this many frames are seen whole."
+    )
+    frames_per_second: Annotated[float, Field(ge=0.1, le=60, strict=False)] = Field(
+        2.0, description="Longer ones: at least this many a second."
+    )
+    frame_bound: Annotated[int, Field(ge=2, le=100000)] = Field(256, description="But never more frames than this of one object.")
+    archive_depth: Annotated[int, Field(ge=0, le=10)] = Field(3, description="Archives inside archives are opened this deep.")
+    archive_mb: Annotated[int, Field(ge=0, le=4096)] = Field(64, description="And up to this much unpacked, in all, per object.")
+
+
+class PolicySettings(_Section):
+    """What is made of what was found."""
+
+    file: str = Field(
+        "", description="A policy file of your own; empty uses the one that comes with the program (docs/policy.md)."
+    )
+
+
+class ActingSettings(_Section):
+    """How much `apply` may do."""
+
+    allowance: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        50, description="Objects hidden in one day (UTC) at most. What is over it stays owed, worst first."
+    )
+    drill_allowance: Annotated[int, Field(ge=0, le=1000)] = Field(20, description="The same for drill pictures, counted apart.")
+
+
+class VaultSettings(_Section):
+    """Where exact bytes are sealed before anything is hidden."""
+
+    folder: str = Field("vault", description="The vault's folder; relative to this file's folder.")
+    recipients: str = Field(
+        "recipients.txt",
+        description="The file of public age keys that can open it, two at least (`fediwarden vault init` makes it).",
+    )
+
+
+class LedgerSettings(_Section):
+    """Where everything is recorded."""
+
+    url: str = Field("ledger.sqlite3", description="The ledger's file; relative to this file's folder.")
+
+
+class LogSettings(_Section):
+    """One event line per object."""
+
+    file: str = Field(
+        "fediwarden.log",
+        description='The log file; relative to this file\'s folder. "-" writes to standard error, "" writes nowhere.',
+    )
+    max_mb: Annotated[int, Field(ge=1, le=10000)] = Field(
+        50, description="When the log is larger than this it is rotated; five are kept."
+    )
+
+
+class StoreEntry(_Section):
+    """One store."""
+
+    url: str = Field(description="/a/folder, s3://bucket/prefix or sftp://user@host/folder.")
+    endpoint: str = Field("", description="S3: the server's address; empty means Amazon's own for the region.")
+    region: str = Field("us-east-1", description="S3: the region.")
+    path_style: bool = Field(True, description="S3: put the bucket in the path, not in the host name.")
+    allow_http: bool = Field(False, description="S3: allow an endpoint without TLS that is not on this machine.")
+    credentials: str = Field("", description="File with the credentials that may only read (scan never opens another).")
+    keeper_credentials: str = Field(
+        "", description="File with the credentials that may move objects (only apply and restore open it)."
+    )
+    quarantine: str = Field(
+        "", description="Where hidden objects go; empty chooses a place beside the store that is not public (docs/stores.md)."
+    )
+    hide: Literal["move", "remove"] = Field(
+        "move", description='"move" hides in the quarantine place; "remove" leaves the vault as the only copy.'
+    )
+    known_hosts: str = Field("", description="SFTP: file of known host keys; empty means ~/.ssh/known_hosts.")
+    public_url: str = Field(
+        "", description="The address under which strangers fetch objects, to prove that hidden ones cannot be had."
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(30, description="Seconds to wait for one answer.")
+    tries: Annotated[int, Field(ge=1, le=100)] = Field(5, description="Tries before an object is unreached in this run.")
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    profile: str = Field(
+        "",
+        description="The jurisdiction profile: us, uk, eu-xx (such as eu-de), ca, au or other. Nothing can be applied without one (docs/profiles.md).",
+    )
+    scan: ScanSettings = ScanSettings()
+    media: MediaSettings = MediaSettings()
+    policy: PolicySettings = PolicySettings()
+    acting: ActingSettings = ActingSettings()
+    vault: VaultSettings = VaultSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    log: LogSettings = LogSettings()
+    stores: dict[str, StoreEntry] = Field(default_factory=dict, description="The stores to look at, each under a short name.")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a jurisdiction asks of evidence. Data, reviewed by no lawyer; `source` and `as_of` say where it comes from."""
+
+    name: str
+    title: str
+    keep: Literal["preserve", "metadata only"]
+    retention_days: int  # after which destruction may be *proposed*; 0 means never
+    scan_private_messages: bool
+    as_of: str
+    reviewed: bool
+    words: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Settings together with the folder they live in; relative paths of the file are relative to it."""
+
+    home: Path
+    settings: Settings
+    file: Path
+
+    def path(self, text: str) -> Path:
+        """A path of the configuration, made absolute."""
+        return self.home / Path(text).expanduser()
+
+    @property
+    def models(self) -> Path:
+        """The folder of installed models."""
+        return self.home / "models"
+
+    @property
+    def drill_key(self) -> Path:
+        """The secret that makes this installation's drill pictures its own."""
+        return self.home / "drill.key"
+
+    @property
+    def drill_vault(self) -> Path:
+        """The vault of drill pictures, apart from the evidence."""
+        vault = self.path(self.settings.vault.folder)
+        return vault.with_name(vault.name + "-drill")
+
+
+def home(environment: Mapping[str, str]) -> Path:
+    """The folder of configuration, ledger, models and vault: FEDIWARDEN_HOME, or the user's data folder."""
+    if chosen := environment.get("FEDIWARDEN_HOME"):
+        return Path(chosen).expanduser().absolute()
+    data = environment.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser().absolute() / "fediwarden"
+
+
+def load(environment: Mapping[str, str]) -> Configuration:
+    """Read the configuration file if there is one, apply the environment over it, and check the whole.
+
+    Raises:
+        Misconfigured: naming the key and, for TOML errors, the line.
+    """
+    folder = home(environment)
+    file = folder / CONFIG_NAME
+    table: dict[str, object] = {}
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file}: {error}", hint="mend that line, or write a fresh file with `fediwarden init`") from error
+    except OSError as error:
+        raise Misconfigured(
+            f"{file}: {error.strerror or error}", hint="the user that runs fediwarden must be able to read it"
+        ) from error
+    merged = _merge(table, _from_environment(environment))
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Misconfigured(f"{file}: {where}: {first['msg']}", hint="docs/settings.md describes every key") from error
+    for name in settings.stores:
+        if not STORE_NAME.fullmatch(name):
+            raise Misconfigured(f"{file}: stores.{name}: not a store's name", hint="use lower-case letters, digits, - and _")
+    if settings.profile:
+        profile(settings.profile)
+    return Configuration(folder, settings, file)
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    """FEDIWARDEN_SECTION__KEY=value as a table; values are read as TOML where they are TOML, else as words."""
+    table: dict[str, object] = {}
+    for name, value in sorted(environment.items()):
+        if not name.startswith(ENVIRONMENT) or name in ("FEDIWARDEN_HOME", "FEDIWARDEN_TEST_MODELS"):
+            continue
+        path = name.removeprefix(ENVIRONMENT).lower().split("__")
+        if path[0] not in Settings.model_fields:
+            continue  # not ours to judge: _FEDIWARDEN_COMPLETE and the like
+        inner = table
+        for part in path[:-1]:
+            step = inner.setdefault(part, {})
+            if not isinstance(step, dict):
+                raise Misconfigured(f"{name} contradicts another variable", hint="set one of them only")
+            inner = step
+        inner[path[-1]] = _toml_value(value)
+    return table
+
+
+def _toml_value(text: str) -> object:
+    try:
+        value: object = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merge(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def profile_names() -> tuple[str, ...]:
+    """The names of the profiles that come with the program; eu-xx stands for every EU country without one of its own."""
+    folder = files("fediwarden") / "data" / "profiles"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+@lru_cache
+def profile(name: str) -> Profile:
+    """The jurisdiction profile of that name; eu-de falls back to eu-xx.
+
+    Raises:
+        Misconfigured: there is no such profile.
+    """
+    shipped = profile_names()
+    chosen = name if name in shipped else "eu-xx" if re.fullmatch(r"eu-[a-z]{2}", name) else ""
+    if not chosen:
+        raise Misconfigured(
+            f"profile {name!r} is not known",
+            hint=f"choose one of {', '.join(shipped)}, with your country's two letters for eu-xx",
+        )
+    table = tomllib.loads((files("fediwarden") / "data" / "profiles" / f"{chosen}.toml").read_text(encoding="utf-8"))
+    return Profile(name=name, **table)
+
+
+def default_policy() -> str:
+    """The text of the policy that comes with the program."""
+    return (files("fediwarden") / "data" / "default-policy.toml").read_text(encoding="utf-8")
+
+
+def template(profile_name: str) -> str:
+    """A commented configuration file with every key at its default."""
+    lines = [
+        "# Fediwarden's configuration. Every key is here with its default; a line that begins with # is not in force.",
+        "# The environment overrides it: FEDIWARDEN_ACTING__ALLOWANCE=20 sets allowance in [acting].",
+        "",
+    ]
+    for name, info in Settings.model_fields.items():
+        if name == "profile":
+            lines += [f"# {info.description}", f'profile = "{profile_name}"', ""]
+        elif name != "stores":
+            section = info.annotation
+            assert isinstance(section, type)  # noqa: S101 - a fact of the class above
+            assert issubclass(section, BaseModel)  # noqa: S101
+            lines += [f"# {section.__doc__}", f"[{name}]", *_keys(section, commented=False), ""]
+    lines += [
+        "# The stores to look at. Copy this block for each, give it a short name, and take the # away from what you set.",
+        "# [stores.media]",
+        *_keys(StoreEntry, commented=True),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(section: type[BaseModel], *, commented: bool) -> Iterator[str]:
+    for name, info in section.model_fields.items():
+        yield f"# {'# ' if commented else ''}{info.description}"
+        value = "/srv/pictrs/files" if info.default is PydanticUndefined else info.default
+        yield f"{'# ' if commented else ''}{name} = {_as_toml(value)}"
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
+
+
+def every_setting() -> Iterator[tuple[str, str]]:
+    """Each setting's dotted name and meaning, for the documentation test."""
+    for name, info in Settings.model_fields.items():
+        section = StoreEntry if name == "stores" else info.annotation
+        prefix = "stores.NAME" if name == "stores" else name
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            for key, inner in section.model_fields.items():
+                yield f"{prefix}.{key}", inner.description or ""
+        else:
+            yield name, info.description or ""
+
+
+def environment() -> Mapping[str, str]:
+    """This process's environment; the only place that reads it."""
+    return os.environ
