@@ -1,0 +1,295 @@
+"""Does what the ledger says is owed, within the allowance, and undoes it; decides nothing and looks at no picture.
+
+The order never changes: the ledger first (begun), then the vault (sealed), then the store (moved), then a reading back (done).
+After a crash anywhere, the same call with the same deed finds its own traces and completes them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256 as digest
+from pathlib import Path
+
+import structlog
+
+from fediwarden.config import Profile
+from fediwarden.errors import BadEvidence, Changed, FediwardenError, Gone, Misconfigured, Occupied, TooLarge, Unreached, Unsettled
+from fediwarden.ledger import Ledger
+from fediwarden.model import (
+    Act,
+    Decision,
+    DeedEvent,
+    DeedState,
+    Look,
+    ObjectRef,
+    Owed,
+    Place,
+    RunId,
+    Sha256,
+    Standing,
+    Step,
+    StoreName,
+)
+from fediwarden.stores.interface import Keeper
+from fediwarden.vault import Vault
+
+log = structlog.get_logger("fediwarden")
+
+
+class Outcome(StrEnum):
+    """What came of one deed."""
+
+    DONE = "done"
+    CHANGED = "changed"  # other bytes lie there now; looked at again by the next scan
+    GONE = "gone"  # somebody else took it away before anything was sealed
+    FAILED = "failed"  # still owed
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One deed's outcome in words."""
+
+    store: StoreName
+    key: str
+    sha256: Sha256
+    outcome: Outcome
+    problem: str = ""
+    hint: str = ""
+    drill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one `apply` would do, worst first, and what the allowance leaves owed."""
+
+    todo: tuple[Owed, ...]
+    owed: int  # in all, drills included
+    left_today: int  # of the allowance, drills not counted
+    over: int  # owed beyond the allowance
+
+
+def midnight(now: datetime) -> datetime:
+    """When the day's allowance began, in UTC."""
+    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
+    """Where in the quarantine place an object lies: told by its content and its name, so that a rerun finds it."""
+    name = digest(f"{store}\n{key}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return f"{sha256[:2]}/{sha256}-{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A keeper, and whether the operator chose to keep hidden objects in the vault only."""
+
+    keeper: Keeper
+    removes: bool = False
+
+
+class Warden:
+    """The sole holder of keepers and vaults."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        run: RunId,
+        hold: Callable[[StoreName], Hold],
+        vaults: Mapping[bool, Vault],
+        profile: Profile,
+        clock: Callable[[], datetime],
+        actor: str,
+        object_limit: int,
+    ) -> None:
+        """
+        Args:
+            hold: opens the keeper of a store when it is first needed.
+            vaults: the vault for evidence under False, the one for drill pictures under True; empty where nothing is sealed.
+            profile: says whether bytes are sealed at all.
+            actor: who does it, for the record.
+            object_limit: the largest object in bytes, as in the scan.
+        """
+        self._ledger = ledger
+        self._run = run
+        self._hold = hold
+        self._vaults = vaults
+        self._profile = profile
+        self._clock = clock
+        self._actor = actor
+        self._limit = object_limit
+
+    # -- hiding -------------------------------------------------------------------------------------------------------
+
+    def plan(self, *, allowance: int, drill_allowance: int, only: Sequence[str] = (), limit: int | None = None) -> Plan:
+        """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance."""
+        since = midnight(self._clock())
+        left = {
+            False: max(0, allowance - self._ledger.acted(since, drill=False)),
+            True: max(0, drill_allowance - self._ledger.acted(since, drill=True)),
+        }
+        left_today = left[False]
+        todo: list[Owed] = []
+        total = over = 0
+        for owed in self._ledger.owed(only=only):
+            total += 1
+            if limit is not None and len(todo) >= limit:
+                continue
+            if owed.last is not None and owed.last.act is Act.HIDE and owed.last.at >= since:
+                todo.append(owed)
+            elif left[owed.decision.drill]:
+                left[owed.decision.drill] -= 1
+                todo.append(owed)
+            else:
+                over += 1
+        return Plan(tuple(todo), total, left_today, over)
+
+    def apply(self, plan: Plan) -> Iterator[Result]:
+        """Hide what the plan holds, one after another; a failure is a result and the next goes on.
+
+        Raises:
+            CannotWrite: ledger or vault can take no more. The object at hand was not touched.
+            Misconfigured: a vault or a keeper's credentials are missing.
+        """
+        for owed in plan.todo:
+            result = self._hide(owed)
+            _log(result)
+            yield result
+
+    def _hide(self, owed: Owed) -> Result:
+        ref, sha256, drill = owed.ref, owed.sha256, owed.decision.drill
+        event = DeedEvent(
+            Act.HIDE, DeedState.BEGUN, ref.store, ref.key, sha256, owed.decision_id, self._actor, self._clock(), drill
+        )
+        self._did(event, DeedState.BEGUN)
+        try:
+            hold = self._hold(ref.store)
+            if hold.removes and self._profile.keep != "preserve":
+                raise Misconfigured(
+                    f'store {ref.store} has hide = "remove", and profile {self._profile.name} seals nothing: the only copy would be destroyed',
+                    hint='set hide = "move" for this store',
+                )
+            if self._profile.keep == "preserve":
+                self._seal(event, owed, hold.keeper)
+            place = self._take_away(hold, ref, sha256)
+            self._did(event, DeedState.MOVED, place)
+            self._confirm_hidden(hold.keeper, place, sha256)
+        except Changed as error:
+            self._did(event, DeedState.CHANGED, problem=str(error))
+            return _result(event, Outcome.CHANGED, error)
+        except Gone as error:
+            self._did(event, DeedState.CHANGED, problem=f"gone before it was sealed: {error}")
+            self._ledger.record(self._run, [(Look(ref, Standing.GONE, self._clock(), problem=str(error)), None)])
+            return _result(event, Outcome.GONE, error)
+        except (Unreached, Unsettled, Occupied, TooLarge) as error:
+            self._did(event, DeedState.FAILED, problem=str(error))
+            return _result(event, Outcome.FAILED, error)
+        self._did(event, DeedState.DONE, place)
+        return _result(event, Outcome.DONE)
+
+    def _seal(self, event: DeedEvent, owed: Owed, keeper: Keeper) -> None:
+        vault = self._vaults[owed.decision.drill]
+        try:
+            blob = keeper.fetch(owed.ref, self._limit)
+        except Gone:
+            if vault.check(owed.sha256):
+                return  # an earlier try sealed it and moved it; `hide` confirms that
+            raise
+        if blob.sha256 != owed.sha256:
+            raise Changed(f"other bytes lie under this key now (sha256 {blob.sha256[:12]})", hint="the next scan looks at them")
+        because = {
+            "rule": owed.decision.rule,
+            "because": owed.decision.because,
+            "policy": owed.decision.policy,
+            "content-type": blob.claimed,
+        }
+        vault.seal(blob.data, blob.sha256, store=owed.ref.store, key=owed.ref.key, at=self._clock(), because=because)
+        self._did(event, DeedState.SEALED)
+
+    def _take_away(self, hold: Hold, ref: ObjectRef, sha256: Sha256) -> Place:
+        if hold.removes:
+            return hold.keeper.remove(ref, sha256)
+        return hold.keeper.hide(ref, sha256, spot_of(ref.store, ref.key, sha256))
+
+    def _confirm_hidden(self, keeper: Keeper, place: Place, sha256: Sha256) -> None:
+        """Read back: gone at the source (or other bytes came since), and nothing a stranger can fetch."""
+        try:
+            again = keeper.fetch(keeper.stat(place.key), self._limit)
+        except Gone:
+            pass
+        else:
+            if again.sha256 == sha256:
+                raise Unreached("the object can still be read at its place after it was hidden")
+        if place.how == "moved" and keeper.is_public(place):
+            raise Unreached(
+                "the hidden copy can be fetched by anybody",
+                hint="set stores.NAME.quarantine to a place that is not public, then apply again",
+            )
+
+    # -- restoring ----------------------------------------------------------------------------------------------------
+
+    def restore(self, hidden: DeedEvent, identities: Sequence[Path], because: str) -> Result:
+        """Put a hidden object back, byte for byte, from the quarantine place, or from the vault with one of its private keys.
+
+        A person's word that these bytes pass goes into the ledger first, so that no later scan hides them again.
+
+        Raises:
+            CannotWrite: the ledger can take no more; nothing was touched.
+            Misconfigured: only the vault holds the bytes and no identity was given, or none that opens it.
+            BadEvidence: what the vault holds is not what was sealed.
+        """
+        event = replace(
+            hidden, act=Act.RESTORE, state=DeedState.BEGUN, actor=self._actor, at=self._clock(), place=None, problem=""
+        )
+        self._ledger.clear(self._run, hidden.sha256, Decision(Step.PASS, "restored by a person", because, by=self._actor))
+        self._did(event, DeedState.BEGUN)
+        if hidden.place is None:
+            raise BadEvidence(f"the record of {hidden.key!r} does not say where it lies", hint="run `fediwarden vault verify`")
+        try:
+            keeper = self._hold(hidden.store).keeper
+            ref = self._bring_back(keeper, hidden.place, hidden.sha256, identities, drill=hidden.drill)
+            blob = keeper.fetch(ref, self._limit)
+            if blob.sha256 != hidden.sha256:
+                raise Changed("what was read back is not what was hidden")  # noqa: TRY301 - one answer for all that can go wrong here
+        except (Unreached, Unsettled, Occupied, Changed, Gone, TooLarge) as error:
+            self._did(event, DeedState.FAILED, hidden.place, str(error))
+            result = _result(event, Outcome.FAILED, error)
+        else:
+            self._did(event, DeedState.DONE, hidden.place)
+            result = _result(event, Outcome.DONE)
+        _log(result)
+        return result
+
+    def _bring_back(self, keeper: Keeper, place: Place, sha256: Sha256, identities: Sequence[Path], *, drill: bool) -> ObjectRef:
+        if place.how == "moved":
+            try:
+                return keeper.restore(place, sha256)
+            except Gone:
+                if not identities:
+                    raise
+        elif not identities:
+            raise Misconfigured(
+                f"only the vault holds {sha256[:12]}",
+                hint="give one of the private keys: fediwarden restore KEY --identity /media/usb/officer-1.key",
+            )
+        return keeper.put_back(place, self._vaults[drill].open(sha256, identities))
+
+    # -- the record ---------------------------------------------------------------------------------------------------
+
+    def _did(self, event: DeedEvent, state: DeedState, place: Place | None = None, problem: str = "") -> None:
+        self._ledger.did(replace(event, state=state, at=self._clock(), place=place, problem=problem))
+
+
+def _result(event: DeedEvent, outcome: Outcome, error: FediwardenError | None = None) -> Result:
+    return Result(event.store, event.key, event.sha256, outcome, str(error or ""), error.hint if error else "", event.drill)
+
+
+def _log(result: Result) -> None:
+    log.info(
+        "object acted on",
+        store=result.store,
+        key=result.key,
+        sha256=result.sha256,
+        outcome=result.outcome.value,
+        problem=result.problem,
+    )

@@ -1,0 +1,315 @@
+"""The only place that builds parts from settings and tells the time; decides nothing and prints nothing."""
+
+import getpass
+import logging
+import logging.handlers
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from threading import Event
+
+import structlog
+
+from fediwarden import config
+from fediwarden.actions import Hold, Warden
+from fediwarden.analysers.bundled import Bundled
+from fediwarden.analysers.drill import Drill, DrillKey
+from fediwarden.analysers.interface import Analyser
+from fediwarden.config import Configuration, Profile, StoreEntry
+from fediwarden.errors import CannotWrite, FediwardenError, Misconfigured
+from fediwarden.ledger import Ledger
+from fediwarden.media import Cage, Limits
+from fediwarden.model import EngineVersion, RunId, StoreName
+from fediwarden.pipeline import Looker, Pace, Scan
+from fediwarden.policy import Policy, parse
+from fediwarden.stores.interface import Reader
+from fediwarden.stores.open import open_keeper, open_reader
+from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
+from fediwarden.vault import Vault, read_recipients
+
+UNTOLD = "unknown"  # an actor whose name the system does not know
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Whether each layer of the cage is there, for `status` and `doctor`."""
+
+    layers: Mapping[str, bool]
+    formats: frozenset[str]
+    problem: str = ""
+
+
+class App:
+    """Parts, built when they are first asked for, from one configuration."""
+
+    def __init__(self, environment: Mapping[str, str], clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """Reads the configuration. Raises: Misconfigured."""
+        self.environment = environment
+        self.clock = clock
+        self.stop = Event()
+        self.configuration: Configuration = config.load(environment)
+
+    @property
+    def settings(self) -> config.Settings:
+        """The checked settings."""
+        return self.configuration.settings
+
+    @cached_property
+    def actor(self) -> str:
+        """Who is acting, for the record: the user behind sudo where there is one."""
+        try:
+            return self.environment.get("SUDO_USER") or getpass.getuser()
+        except (KeyError, OSError):
+            return UNTOLD
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The jurisdiction profile. Raises: Misconfigured when none was chosen."""
+        if not self.settings.profile:
+            raise Misconfigured(
+                "no jurisdiction profile is set, and without one nothing can be applied",
+                hint=f"run `fediwarden init`, or set profile in {self.configuration.file}",
+            )
+        return config.profile(self.settings.profile)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy in force. Raises: Misconfigured, naming file and line."""
+        if not self.settings.policy.file:
+            return parse(config.default_policy(), "the default policy")
+        file = self.configuration.path(self.settings.policy.file)
+        try:
+            return parse(file.read_text(encoding="utf-8"), str(file))
+        except (OSError, UnicodeDecodeError) as error:
+            raise Misconfigured(f"{file}: {error}", hint="set [policy] file to a readable file, or leave it empty") from error
+
+    def make_home(self) -> None:
+        """Make the folder that everything lies in. Raises: CannotWrite."""
+        try:
+            self.configuration.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotWrite(
+                f"cannot make {self.configuration.home}: {error.strerror}",
+                hint="set FEDIWARDEN_HOME to a folder that this user may write",
+            ) from error
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, made if it is not there. Raises: CannotWrite, Misconfigured."""
+        self.make_home()
+        return Ledger.open(self.configuration.path(self.settings.ledger.url))
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def cage(self) -> Cage:
+        """The cage, not started."""
+        media = self.settings.media
+        limits = Limits(
+            memory_mb=media.memory_mb,
+            cpu_seconds=media.cpu_seconds,
+            wall_seconds=media.wall_seconds,
+            max_pixels=media.max_megapixels * 1_000_000,
+            all_frames=media.all_frames,
+            frames_per_second=media.frames_per_second,
+            frame_bound=media.frame_bound,
+            archive_depth=media.archive_depth,
+            archive_mb=media.archive_mb,
+        )
+        return Cage(limits, reduced=media.cage == "reduced")
+
+    @cached_property
+    def drill_key(self) -> DrillKey:
+        """This installation's drill key, made when it is first needed. Raises: CannotWrite."""
+        self.make_home()
+        return DrillKey.load_or_make(self.configuration.drill_key)
+
+    @cached_property
+    def analysers(self) -> Sequence[Analyser]:
+        """Every analyser in use. Raises: Misconfigured when a model is missing or altered."""
+        return [Bundled(self.configuration.models, threads=1), Drill(self.drill_key, self.clock)]
+
+    @cached_property
+    def engine(self) -> EngineVersion:
+        """Digest of everything that decides what a look can see: models, preprocessing, views, decoder settings."""
+        parts = [self.cage.version, *(f"{analyser.name}={analyser.version}" for analyser in self.analysers if analyser.version)]
+        return EngineVersion(sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16])
+
+    @cached_property
+    def looker(self) -> Looker:
+        """The cage and the analysers as one. The cage must be started (see `looking`)."""
+        return Looker(self.cage, self.analysers, self.engine, self.clock)
+
+    @contextmanager
+    def looking(self) -> Iterator[Looker]:
+        """The looker with its cage started, and closed at the end. Raises: Misconfigured when a layer of the cage is missing."""
+        looker = self.looker
+        self.cage.start()
+        try:
+            yield looker
+        finally:
+            self.cage.close()
+
+    def layers(self) -> Layers:
+        """Start a cage to see which layers this machine has."""
+        try:
+            self.cage.start()
+        except FediwardenError as error:
+            return Layers(self.cage.layers, self.cage.formats, str(error))
+        return Layers(self.cage.layers, self.cage.formats)
+
+    @property
+    def pace(self) -> Pace:
+        """How much is done at once."""
+        scan = self.settings.scan
+        return Pace(
+            workers=scan.workers or len(os.sched_getaffinity(0)),
+            fetchers=scan.fetchers,
+            object_limit=scan.max_object_mb << 20,
+            in_flight=scan.in_flight_mb << 20,
+        )
+
+    def scan(self, looker: Looker, *, again: bool = False) -> Scan:
+        """One scan, ready to run."""
+        return Scan(self.ledger, looker, self.policy, self.pace, self.clock, again=again)
+
+    # -- stores -------------------------------------------------------------------------------------------------------
+
+    def targets(self, names: Sequence[str]) -> list[StoreSettings]:
+        """The stores meant by names of the configuration or by paths and URLs; every configured one if none is named.
+
+        Raises: Misconfigured.
+        """
+        if not names:
+            if not self.settings.stores:
+                raise Misconfigured(
+                    "no store is configured and none was named",
+                    hint="name a folder or a URL: fediwarden scan /srv/pictrs/files; or add [stores.NAME] to the configuration",
+                )
+            names = list(self.settings.stores)
+        return [self.store(name) for name in dict.fromkeys(names)]
+
+    def store(self, name: str) -> StoreSettings:
+        """The store of that name, or the one that a path or URL names. Raises: Misconfigured."""
+        if name in self.settings.stores:
+            return self._configured(name, self.settings.stores[name])
+        url = name
+        target = parse_target(url)
+        if target.kind is TargetKind.FOLDER:
+            url = str(Path(target.path).absolute())
+            if not Path(url).is_dir() and "/" not in name and "://" not in name:
+                known = ", ".join(self.settings.stores) or "none"
+                raise Misconfigured(f"there is no store and no folder {name!r}", hint=f"configured stores: {known}")
+        for known_name, entry in self.settings.stores.items():
+            if entry.url.rstrip("/") == url.rstrip("/"):
+                return self._configured(known_name, entry)
+        endpoint = self.environment.get("AWS_ENDPOINT_URL_S3") or self.environment.get("AWS_ENDPOINT_URL") or ""
+        region = self.environment.get("AWS_REGION") or self.environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+        return StoreSettings(name=StoreName(url), url=url, endpoint=endpoint, region=region)
+
+    def _configured(self, name: str, entry: StoreEntry) -> StoreSettings:
+        path = self.configuration.path
+        url = entry.url
+        if parse_target(url).kind is TargetKind.FOLDER and "://" not in url:
+            url = str(path(url))
+        return StoreSettings(
+            name=StoreName(name),
+            url=url,
+            endpoint=entry.endpoint,
+            region=entry.region,
+            path_style=entry.path_style,
+            allow_http=entry.allow_http,
+            credentials=path(entry.credentials) if entry.credentials else None,
+            keeper_credentials=path(entry.keeper_credentials) if entry.keeper_credentials else None,
+            quarantine=entry.quarantine,
+            hide=entry.hide,
+            known_hosts=path(entry.known_hosts) if entry.known_hosts else None,
+            public_url=entry.public_url,
+            timeout_seconds=float(entry.timeout_seconds),
+            tries=entry.tries,
+        )
+
+    @contextmanager
+    def readers(self, names: Sequence[str]) -> Iterator[list[Reader]]:
+        """Readers of the stores meant, closed at the end. Never opens a keeper's credentials. Raises: Misconfigured."""
+        readers: list[Reader] = []
+        try:
+            for settings in self.targets(names):
+                readers.append(open_reader(settings, environment=self.environment, stop=self.stop))  # noqa: PERF401 - what is open must be closed
+            yield readers
+        finally:
+            for reader in readers:
+                reader.close()
+
+    # -- acting -------------------------------------------------------------------------------------------------------
+
+    def vault(self, *, drill: bool = False) -> Vault:
+        """The vault for evidence, or the one for drill pictures. Raises: Misconfigured without two public keys."""
+        folder = self.configuration.drill_vault if drill else self.configuration.path(self.settings.vault.folder)
+        return Vault(folder, read_recipients(self.configuration.path(self.settings.vault.recipients)))
+
+    @contextmanager
+    def warden(self, run: RunId) -> Iterator[Warden]:
+        """The one who acts, with keepers opened when needed and closed at the end. Raises: Misconfigured."""
+        keepers: dict[StoreName, Hold] = {}
+
+        def hold(name: StoreName) -> Hold:
+            if name not in keepers:
+                settings = self.store(name)
+                keepers[name] = Hold(
+                    open_keeper(settings, environment=self.environment, stop=self.stop), settings.hide == "remove"
+                )
+            return keepers[name]
+
+        vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
+        try:
+            yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.pace.object_limit)
+        finally:
+            for kept in keepers.values():
+                kept.keeper.close()
+
+    # -- the log ------------------------------------------------------------------------------------------------------
+
+    def open_log(self) -> None:
+        """Send events to the configured file, one JSON object a line. Raises: CannotWrite."""
+        logging.raiseExceptions = False  # a full disk must not print tracebacks over a progress line; the ledger says it clearly
+        root = logging.getLogger()
+        root.handlers.clear()
+        root.setLevel(logging.INFO)
+        root.addHandler(self._log_handler())
+        for noisy in ("httpx2", "httpcore2", "asyncssh", "alembic", "sqlalchemy"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            cache_logger_on_first_use=False,
+        )
+
+    def _log_handler(self) -> logging.Handler:
+        file = self.settings.log.file
+        if not file:
+            return logging.NullHandler()
+        if file == "-":
+            return logging.StreamHandler(sys.stderr)
+        self.make_home()
+        path = self.configuration.path(file)
+        try:
+            return logging.handlers.RotatingFileHandler(
+                path, maxBytes=self.settings.log.max_mb << 20, backupCount=5, encoding="utf-8"
+            )
+        except OSError as error:
+            raise CannotWrite(
+                f"cannot write the log {path}: {error.strerror}", hint="set [log] file to a place that this user may write"
+            ) from error

@@ -1,0 +1,674 @@
+"""One object's way, from a store's listing to the ledger; changes nothing in any store and never imports `actions`.
+
+    Reader.list() -> ledger.settle() -> Reader.fetch() -> Looker.look() -> policy.decide() -> ledger.record()
+
+Four kinds of threads share the way: one lists, a few fetch, a few look (the cage and the models do their work outside the
+interpreter lock), and the caller's thread writes to the ledger and reports progress. Every queue between them is bounded, and
+so are the bytes in flight; a store of a million objects takes no more memory than one of a thousand.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import islice
+from queue import Empty, Full, Queue
+from threading import Condition, Event, Lock, Thread
+from typing import Protocol
+
+import structlog
+
+from fediwarden.analysers import condense
+from fediwarden.analysers.interface import Analyser
+from fediwarden.errors import CannotWrite, FediwardenError, Gone, Refused, TooLarge, Unreached, Unsettled
+from fediwarden.ledger import Ledger
+from fediwarden.model import (
+    Blob,
+    Decision,
+    EngineVersion,
+    Finding,
+    Frame,
+    Kind,
+    Look,
+    Note,
+    ObjectRef,
+    Reason,
+    RunId,
+    Sha256,
+    Standing,
+    Step,
+    StoreName,
+    Unopened,
+)
+from fediwarden.policy import Policy, decide
+from fediwarden.stores.interface import Reader
+
+log = structlog.get_logger("fediwarden")
+
+FRAMES_AT_ONCE = 4  # frames of one object in memory while they are analysed
+COMMIT_EVERY = 64  # looks in one transaction at most
+COMMIT_SECONDS = 0.5  # and no look waits longer than this for its transaction
+YOUNG_BOUND = 10_000  # objects still being written that are remembered for the end of the run
+DOWN_AFTER = 20  # failed fetches in a row after which a store counts as down for the rest of the run
+END_SECONDS = 3.0  # how long the threads may take to hand over what they have when a run ends
+PATIENCE = 0.2  # seconds a thread waits before it asks again whether the run was stopped
+
+
+class Report(Protocol):
+    """What the cage says about an object besides its frames; `media.Report` is one."""
+
+    @property
+    def kind(self) -> Kind | None: ...
+    @property
+    def notes(self) -> tuple[Note, ...]: ...
+    @property
+    def unopened(self) -> tuple[Unopened, ...]: ...
+    @property
+    def reason(self) -> Reason | None: ...
+    @property
+    def problem(self) -> str: ...
+
+
+class Peek(Protocol):
+    """One object opened in the cage; `media.Peek` is one."""
+
+    def frames(self) -> Iterator[Frame]: ...
+    @property
+    def report(self) -> Report: ...
+
+
+class Opener(Protocol):
+    """Opens foreign bytes where they can do no harm; `media.Cage` is one."""
+
+    def look(self, blob: Blob) -> AbstractContextManager[Peek]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """Turns a blob into a look: opened in the cage, seen by every analyser."""
+
+    cage: Opener
+    analysers: Sequence[Analyser]
+    engine: EngineVersion
+    clock: Callable[[], datetime]
+
+    def look(self, blob: Blob) -> Look:
+        """What can be seen of these bytes. Broken bytes are a value; Unreached is raised when the cage gave no answer."""
+        started = time.perf_counter()
+        with self.cage.look(blob) as peek:
+            report, findings = self._see(peek)
+        return Look(
+            ref=blob.ref,
+            standing=Standing.BROKEN if report.reason else Standing.SEEN,
+            at=self.clock(),
+            sha256=blob.sha256,
+            engine=self.engine,
+            kind=report.kind,
+            findings=findings,
+            notes=report.notes,
+            unopened=report.unopened,
+            reason=report.reason,
+            problem=report.problem,
+            milliseconds=round((time.perf_counter() - started) * 1000),
+        )
+
+    def _see(self, peek: Peek) -> tuple[Report, tuple[Finding, ...]]:
+        findings: tuple[Finding, ...] = ()
+        frames = peek.frames()
+        while batch := list(islice(frames, FRAMES_AT_ONCE)):
+            findings = condense([*findings, *(found for analyser in self.analysers for found in analyser.analyse(batch))])
+        return peek.report, findings
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one run came to; `listed == skipped + seen + broken + gone + unreached` whenever a run has ended."""
+
+    listed: int = 0
+    skipped: int = 0
+    seen: int = 0
+    broken: int = 0
+    gone: int = 0
+    unreached: int = 0
+    partly: int = 0
+    flagged: int = 0
+    review: int = 0
+    passed: int = 0
+    bytes: int = 0
+    expected: int = 0  # objects the store is known to hold; 0 while nobody has counted
+    stores_down: dict[StoreName, FediwardenError] = field(default_factory=dict)
+
+    @property
+    def not_scanned(self) -> int:
+        """The headline: what this run listed and could not look at, or not wholly."""
+        return self.broken + self.unreached + self.partly
+
+    @property
+    def done(self) -> int:
+        """Objects that need no more work in this run."""
+        return self.skipped + self.seen + self.broken + self.gone + self.unreached
+
+    def add(self, look: Look, decision: Decision | None) -> None:
+        """Count one look and its decision."""
+        self.bytes += look.ref.size if look.settles else 0
+        match look.standing:
+            case Standing.SEEN:
+                self.seen += 1
+                self.partly += look.partly
+            case Standing.BROKEN:
+                self.broken += 1
+            case Standing.GONE:
+                self.gone += 1
+            case Standing.UNREACHED:
+                self.unreached += 1
+        if decision is not None:
+            match decision.step:
+                case Step.QUARANTINE:
+                    self.flagged += 1
+                case Step.REVIEW:
+                    self.review += 1
+                case Step.PASS:
+                    self.passed += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is done at the same time, and how much is held in memory for it."""
+
+    workers: int = 2
+    fetchers: int = 8
+    object_limit: int = 256 << 20  # bytes
+    in_flight: int = 384 << 20  # bytes
+    settle_seconds: float = 2.0
+
+
+class Bytes:
+    """Lets at most so many bytes of fetched objects exist at once; one object larger than that passes alone."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._free = capacity
+        self._changed = Condition()
+
+    def take(self, size: int, stop: Event) -> int | None:
+        """Wait for room; returns what was taken, or None when the run was stopped."""
+        wanted = min(size, self._capacity)
+        with self._changed:
+            while self._free < wanted:
+                if stop.is_set():
+                    return None
+                self._changed.wait(PATIENCE)
+            self._free -= wanted
+        return wanted
+
+    def give(self, taken: int) -> None:
+        """Give room back."""
+        with self._changed:
+            self._free += taken
+            self._changed.notify_all()
+
+
+class InFlight:
+    """Identical bytes met at the same time are analysed once: the others wait here for the one look."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiting: dict[Sha256, list[ObjectRef]] = {}
+        self._looks: dict[Sha256, Look] = {}
+
+    def claim(self, blob: Blob) -> Look | bool:
+        """True: this caller looks. A look: take that one. False: somebody is looking, and will answer for this object too."""
+        with self._lock:
+            if look := self._looks.get(blob.sha256):
+                return look
+            if blob.sha256 in self._waiting:
+                self._waiting[blob.sha256].append(blob.ref)
+                return False
+            self._waiting[blob.sha256] = []
+            return True
+
+    def answer(self, sha256: Sha256, look: Look) -> list[ObjectRef]:
+        """Hand the look to those who wait; it stays known until `forget`, so that no second look begins before it is recorded."""
+        with self._lock:
+            if look.settles:
+                self._looks[sha256] = look
+            return self._waiting.pop(sha256, [])
+
+    def forget(self, sha256: Sha256) -> None:
+        """The look is in the ledger now; the ledger answers from here on."""
+        with self._lock:
+            self._looks.pop(sha256, None)
+
+
+class Health:
+    """Counts failed fetches in a row, store by store; a store that fails DOWN_AFTER times is left alone for the run."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._failures: dict[StoreName, int] = {}
+
+    def answered(self, store: StoreName) -> None:
+        """The store gave an answer, whatever it was."""
+        with self._lock:
+            self._failures[store] = 0
+
+    def failed(self, store: StoreName) -> None:
+        """The store gave none."""
+        with self._lock:
+            self._failures[store] = self._failures.get(store, 0) + 1
+
+    def down(self, store: StoreName) -> bool:
+        """Whether to stop asking."""
+        with self._lock:
+            return self._failures.get(store, 0) >= DOWN_AFTER
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    reader: Reader
+    ref: ObjectRef
+    last_try: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    listed: int
+    skipped: int
+
+
+class Scan:
+    """One run over some stores. Make one, call `run` once."""
+
+    def __init__(
+        self, ledger: Ledger, looker: Looker, policy: Policy, pace: Pace, clock: Callable[[], datetime], *, again: bool = False
+    ) -> None:
+        """`again` looks at everything, settled or not."""
+        self._ledger = ledger
+        self._looker = looker
+        self._policy = policy
+        self._pace = pace
+        self._clock = clock
+        self._again = again
+        self._stop = Event()
+        self._budget = Bytes(pace.in_flight)
+        self._in_flight = InFlight()
+        self._health = Health()
+        self._jobs: Queue[_Job] = Queue(maxsize=4 * pace.fetchers)
+        self._blobs: Queue[tuple[Blob, int]] = Queue(maxsize=2 * pace.workers)
+        self._events: Queue[_Page | Look] = Queue(maxsize=1024)
+        self._young: deque[_Job] = deque()
+        self._young_lock = Lock()
+        self._counters: dict[StoreName, Thread] = {}
+        self._fatal: FediwardenError | None = None
+        self.tally = Tally()
+
+    def stop(self) -> None:
+        """Ask for an end: what is finished is recorded, the rest stays as it was."""
+        self._stop.set()
+
+    def run(self, run: RunId, readers: Sequence[Reader], progress: Callable[[Tally], None]) -> Tally:
+        """Look at everything the readers list.
+
+        Raises:
+            CannotWrite: the ledger can take no more; nothing that is not recorded was counted as done.
+            KeyboardInterrupt: passed on after what was finished is recorded.
+        """
+        lister = Thread(target=self._list, args=(run, readers), name="list", daemon=True)
+        others = [
+            *(Thread(target=self._fetch_all, name=f"fetch-{number}", daemon=True) for number in range(self._pace.fetchers)),
+            *(Thread(target=self._look_all, name=f"look-{number}", daemon=True) for number in range(self._pace.workers)),
+        ]
+        for thread in (lister, *others):
+            thread.start()
+        try:
+            self._record_until(
+                run, progress, lambda: not lister.is_alive() and self.tally.done == self.tally.listed - len(self._young)
+            )
+            self._look_at_young(run, progress)
+        except CannotWrite:
+            self._end((lister, *others))
+            raise
+        except BaseException:
+            self._end((lister, *others))
+            self._drain(run)
+            raise
+        self._end((lister, *others))
+        self._drain(run)
+        progress(self.tally)
+        if self._fatal is not None:
+            raise self._fatal
+        return self.tally
+
+    def _end(self, threads: Sequence[Thread]) -> None:
+        self._stop.set()
+        deadline = time.monotonic() + END_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    # -- the caller's thread ------------------------------------------------------------------------------------------
+
+    def _record_until(self, run: RunId, progress: Callable[[Tally], None], finished: Callable[[], bool]) -> None:
+        looks: list[Look] = []
+        oldest = time.monotonic()
+        while True:
+            try:
+                event = self._events.get(timeout=0.1)
+            except Empty:
+                event = None
+            if isinstance(event, Look):
+                if not looks:
+                    oldest = time.monotonic()
+                looks.append(event)
+            elif event is not None:
+                self._count(event)
+            if looks and (len(looks) >= COMMIT_EVERY or time.monotonic() - oldest > COMMIT_SECONDS or event is None):
+                self._record(run, looks)
+                looks.clear()
+            progress(self.tally)
+            if event is None and (self._stop.is_set() or (self._events.empty() and finished())):
+                return
+
+    def _count(self, page: _Page) -> None:
+        self.tally.listed += page.listed
+        self.tally.skipped += page.skipped
+
+    def _record(self, run: RunId, looks: Sequence[Look]) -> None:
+        entries = [(look, self._decide(look)) for look in looks]
+        self._ledger.record(run, entries)
+        for look, decision in entries:
+            self.tally.add(look, decision)
+            if look.sha256:
+                self._in_flight.forget(look.sha256)
+            log.info(
+                "object looked",
+                store=look.ref.store,
+                key=look.ref.key,
+                sha256=look.sha256,
+                standing=look.standing.value,
+                partly=look.partly,
+                problem=look.problem,
+                decision=decision.step.value if decision else None,
+                rule=decision.rule if decision else None,
+                ms=look.milliseconds,
+            )
+
+    def _decide(self, look: Look) -> Decision | None:
+        verdict = self._ledger.verdict(look.sha256) if look.sha256 else None
+        return decide(look, self._policy, verdict)
+
+    def _drain(self, run: RunId) -> None:
+        """Record what the threads finished while the run was being stopped."""
+        looks: list[Look] = []
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except Empty:
+                break
+            if isinstance(event, Look):
+                looks.append(event)
+            else:
+                self._count(event)
+        if looks:
+            self._record(run, looks)
+
+    def _look_at_young(self, run: RunId, progress: Callable[[Tally], None]) -> None:
+        """Objects that were being written get their second chance when everything else is done."""
+        if not self._young or self._stop.is_set():
+            return
+        newest = max((job.ref.modified for job in self._young if job.ref.modified), default=None)
+        if newest is not None:
+            age = (self._clock() - newest).total_seconds()
+            self._stop.wait(min(self._pace.settle_seconds, max(0.0, self._pace.settle_seconds - age)) + 0.05)
+        else:
+            self._stop.wait(self._pace.settle_seconds)
+        jobs = [replace(job, last_try=True) for job in self._young]
+        self._young.clear()
+        feeder = Thread(target=self._feed, args=(jobs,), name="young", daemon=True)
+        feeder.start()
+        self._record_until(run, progress, lambda: not feeder.is_alive() and self.tally.done == self.tally.listed)
+
+    # -- the lister's thread ------------------------------------------------------------------------------------------
+
+    def _list(self, run: RunId, readers: Sequence[Reader]) -> None:
+        for reader in readers:
+            if self._stop.is_set():
+                return
+            try:
+                for page in reader.list():
+                    if not self._handle_page(run, reader, page):
+                        break
+                else:
+                    self._ledger.swept(run, reader.name)
+            except Unreached as error:
+                self._down(reader.name, error)
+            except FediwardenError as error:
+                self._fail(error)
+                return
+            except Exception:  # the unknown: the run must end with what it has, and say so
+                log.exception("listing failed", store=reader.name)
+                self._down(reader.name, Unreached(f"listing {reader.name} failed; the log has the details"))
+
+    def _handle_page(self, run: RunId, reader: Reader, page: Sequence[ObjectRef]) -> bool:
+        settled = self._ledger.settle(run, page, self._looker.engine)
+        todo = [ref for ref in page if self._again or ref.key not in settled]
+        self._put(_Page(len(page), len(page) - len(todo)))
+        for number, ref in enumerate(todo):
+            if self._health.down(reader.name):
+                self._down(reader.name, Unreached(f"{reader.name} stopped answering", hint="run the scan again when it is back"))
+                for rest in todo[number:]:
+                    self._put(self._unreached(rest, "the store stopped answering"))
+                return False
+            if not self._send(_Job(reader, ref)):
+                return False
+        return True
+
+    def _send(self, job: _Job) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._jobs.put(job, timeout=PATIENCE)
+            except Full:
+                self._begin_counting(job.reader)
+            else:
+                return True
+        return False
+
+    def _feed(self, jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            if not self._send(job):
+                return
+
+    def _begin_counting(self, reader: Reader) -> None:
+        """There is real work to wait for: list once more, only counting, so that the time left can be told."""
+        if reader.name not in self._counters:
+            self._counters[reader.name] = Thread(target=self._count_objects, args=(reader,), name="count", daemon=True)
+            self._counters[reader.name].start()
+
+    def _count_objects(self, reader: Reader) -> None:
+        try:
+            count = 0
+            for page in reader.list():
+                count += len(page)
+                if self._stop.is_set():
+                    return
+        except FediwardenError:
+            return  # only the estimate is lost; the listing itself says what is wrong
+        self.tally.expected += count
+
+    def _down(self, store: StoreName, error: FediwardenError) -> None:
+        self.tally.stores_down.setdefault(store, error)
+        log.warning("store unreached", store=store, problem=str(error))
+
+    def _fail(self, error: FediwardenError) -> None:
+        """The ledger failed under the lister: end the run; the caller's thread raises the error."""
+        self._fatal = error
+        self._stop.set()
+
+    # -- the fetchers' threads ----------------------------------------------------------------------------------------
+
+    def _fetch_all(self) -> None:
+        while not self._stop.is_set():
+            try:
+                job = self._jobs.get(timeout=PATIENCE)
+            except Empty:
+                continue
+            if self._health.down(job.ref.store):
+                self._put(self._unreached(job.ref, "the store stopped answering"))
+                continue
+            taken = self._budget.take(job.ref.size, self._stop)
+            if taken is None:
+                return
+            try:
+                outcome = self._fetch(job)
+            except Exception as error:  # the unknown: this object stays unsettled, the others go on
+                log.exception("fetch failed", store=job.ref.store, key=job.ref.key)
+                outcome = self._unreached(job.ref, f"an error of ours while fetching ({type(error).__name__})")
+            if isinstance(outcome, Blob):
+                if not self._offer(outcome, taken):
+                    return
+            else:
+                self._budget.give(taken)
+                if outcome is not None:
+                    self._put(outcome)
+
+    def _fetch(self, job: _Job) -> Blob | Look | None:
+        """The blob, or the look that says why there is none, or None when the object is put off to the end of the run."""
+        try:
+            ref = job.reader.stat(job.ref.key) if job.last_try else job.ref
+            blob = job.reader.fetch(ref, self._pace.object_limit)
+        except Gone as error:
+            self._health.answered(job.ref.store)
+            return Look(job.ref, Standing.GONE, self._clock(), problem=str(error))
+        except TooLarge as error:
+            self._health.answered(job.ref.store)
+            return Look(
+                job.ref, Standing.BROKEN, self._clock(), engine=self._looker.engine, reason=Reason.TOO_LARGE, problem=str(error)
+            )
+        except Unsettled as error:
+            self._health.answered(job.ref.store)
+            return None if not job.last_try and self._put_off(job) else self._unreached(job.ref, str(error))
+        except FediwardenError as error:
+            if isinstance(error, Unreached) and not isinstance(error, Refused):
+                self._health.failed(job.ref.store)
+            return self._unreached(job.ref, str(error))
+        self._health.answered(job.ref.store)
+        return blob
+
+    def _put_off(self, job: _Job) -> bool:
+        with self._young_lock:
+            if len(self._young) >= YOUNG_BOUND:
+                return False
+            self._young.append(job)
+            return True
+
+    def _offer(self, blob: Blob, taken: int) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._blobs.put((blob, taken), timeout=PATIENCE)
+            except Full:
+                continue
+            return True
+        return False
+
+    def _unreached(self, ref: ObjectRef, problem: str) -> Look:
+        return Look(ref, Standing.UNREACHED, self._clock(), problem=problem)
+
+    # -- the lookers' threads -----------------------------------------------------------------------------------------
+
+    def _look_all(self) -> None:
+        while not self._stop.is_set():
+            try:
+                blob, taken = self._blobs.get(timeout=PATIENCE)
+            except Empty:
+                continue
+            try:
+                looks = self._looks_for(blob)
+            finally:
+                self._budget.give(taken)
+            for look in looks:
+                self._put(look)
+
+    def _looks_for(self, blob: Blob) -> Iterator[Look]:
+        claim = self._in_flight.claim(blob)
+        if isinstance(claim, Look):
+            return iter([claim.about(blob.ref, self._clock())])
+        if not claim:
+            return iter(())
+        look = None if self._again else self._ledger.known(blob.sha256, self._looker.engine)
+        look = look.about(blob.ref, self._clock()) if look is not None else self._look_at(blob)
+        if look.standing is Standing.UNREACHED and self._stop.is_set():
+            self._in_flight.answer(blob.sha256, look)
+            return iter(())  # cut off by the end of the run: not a try
+        twins = self._in_flight.answer(blob.sha256, look)
+        return iter([look, *(look.about(ref, look.at) for ref in twins)])
+
+    def _look_at(self, blob: Blob) -> Look:
+        try:
+            return self._looker.look(blob)
+        except Unreached as error:
+            return self._unreached(blob.ref, str(error))
+        except Exception as error:  # the unknown: this object stays unsettled, the others go on
+            log.exception("look failed", store=blob.ref.store, key=blob.ref.key, sha256=blob.sha256)
+            return self._unreached(blob.ref, f"an error of ours while looking ({type(error).__name__})")
+
+    def _put(self, event: _Page | Look) -> None:
+        while True:
+            try:
+                self._events.put(event, timeout=PATIENCE)
+            except Full:
+                if self._stop.is_set():
+                    return
+            else:
+                return
+
+
+@contextmanager
+def stopping_cage(scan: Scan, close: Callable[[], None]) -> Iterator[Scan]:
+    """Run a scan so that whatever ends it also ends what is open in the cage."""
+    try:
+        yield scan
+    finally:
+        scan.stop()
+        close()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a first pass over a store would take."""
+
+    store: StoreName
+    objects: int
+    bytes: int
+    listing_requests: int
+    requests: int  # for the whole pass: the listing and one fetch an object
+
+
+def estimate(reader: Reader, stop: Callable[[], bool] = lambda: False) -> Estimate:
+    """List a store and add up; fetches nothing. Raises: Unreached, Refused."""
+    objects = size = 0
+    before = reader.requests
+    for page in reader.list():
+        objects += len(page)
+        size += sum(ref.size for ref in page)
+        if stop():
+            break
+    listing = reader.requests - before
+    return Estimate(reader.name, objects, size, listing, listing + (objects if reader.requests else 0))
+
+
+def rejudge(ledger: Ledger, run: RunId, policy: Policy, progress: Callable[[int], None] = lambda _: None) -> Tally:
+    """Decide everything again whose decision another policy made, from the findings in the ledger; opens no picture."""
+    tally = Tally()
+    for page in ledger.stale(policy.digest):
+        decided = []
+        for entry in page:
+            verdict = ledger.verdict(entry.look.sha256) if entry.look and entry.look.sha256 else None
+            decision = decide(entry.look, policy, verdict) if entry.look else None
+            if entry.look is not None:
+                tally.add(entry.look, decision)
+            decided.append((entry, decision))
+        tally.listed += len(page)
+        ledger.decide(run, decided)
+        progress(tally.listed)
+    return tally
