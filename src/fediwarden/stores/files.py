@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from fediwarden.errors import (
     BadEvidence,
@@ -270,7 +271,8 @@ class FolderKeeper(FolderReader):
 
     The quarantine folder lies on the same file system, so that hiding is one rename: content, mode, owner, times and
     extended attributes are not touched, and there is no moment at which the object is in neither place. It is readable by
-    its owner only. `public_url` is where a web server shows the root; it is probed when the quarantine folder lies below.
+    its owner only. `public_url` is where a web server shows the root; `probe(url, sha256)` fetches as a stranger, which
+    makes sense when the quarantine folder lies below the root.
     """
 
     def __init__(
@@ -282,11 +284,11 @@ class FolderKeeper(FolderReader):
         settle_seconds: float = 2.0,
         clock: Callable[[], float] = time.time,
         public_url: str = "",
-        fetchable: Callable[[str], bool | None] | None = None,
+        probe: Callable[[str, str], bool | None] | None = None,
     ) -> None:
         super().__init__(name, root, quarantine, settle_seconds=settle_seconds, clock=clock)
         self._public_url = public_url
-        self._fetchable = fetchable
+        self._probe = probe
 
     def hide(self, ref: ObjectRef, sha256: Sha256, spot: str) -> Place:
         """As `Keeper.hide`: rename first, hash what was moved, and move it back if it was not what was meant.
@@ -308,7 +310,7 @@ class FolderKeeper(FolderReader):
                     raise Changed(f"{shown(key)} holds other bytes now; they were left where they are")
                 if source is not None:
                     self._hide_again(key, source, sha256, there, last)
-            facts = _facts(there, last)
+            facts = _facts(there, last) | {"sha256": sha256}
         return Place(self._name, key, "moved", spot, facts)
 
     def _hide_again(self, key: str, source: tuple[int, str], sha256: Sha256, there: int, last: str) -> None:
@@ -425,9 +427,10 @@ class FolderKeeper(FolderReader):
 
     def is_public(self, place: Place) -> bool | None:
         """As `Keeper.is_public`; None unless the quarantine folder lies below the root and `public_url` says where that is shown."""
-        if self._inside is None or not self._public_url or self._fetchable is None or not place.where:
+        if self._inside is None or not self._public_url or self._probe is None or not place.where:
             return None
-        return self._fetchable(f"{self._inside}/{place.where}")
+        path = quote(f"{self._inside}/{place.where}".encode(errors="surrogateescape"))
+        return self._probe(f"{self._public_url.rstrip('/')}/{path}", place.facts.get("sha256", ""))
 
     def _parts(self, key: str) -> tuple[str, ...]:
         parts = parts_of(key)

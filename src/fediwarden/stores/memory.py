@@ -145,9 +145,6 @@ class MemoryStore:
             now = self._objects.get(key)
             if now is not None and now.hash == sha256:
                 del self._objects[key]
-            elif now is not None and source is not None and source.hash == sha256:
-                del self._hidden[spot]
-                raise Changed(f"{shown(key)} was replaced just now")
         return place
 
     def remove(self, ref: ObjectRef, sha256: Sha256) -> Place:
