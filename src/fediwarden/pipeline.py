@@ -282,15 +282,24 @@ class Scan:
     """One run over some stores. Make one, call `run` once."""
 
     def __init__(
-        self, ledger: Ledger, looker: Looker, policy: Policy, pace: Pace, clock: Callable[[], datetime], *, again: bool = False
+        self,
+        ledger: Ledger,
+        looker: Looker,
+        policy: Policy,
+        pace: Pace,
+        clock: Callable[[], datetime],
+        *,
+        again: bool = False,
+        partial: bool = False,
     ) -> None:
-        """`again` looks at everything, settled or not."""
+        """`again` looks at everything, settled or not; `partial` says that the readers list less than the store holds."""
         self._ledger = ledger
         self._looker = looker
         self._policy = policy
         self._pace = pace
         self._clock = clock
         self._again = again
+        self._partial = partial
         self._stop = Event()
         self._budget = Bytes(pace.in_flight)
         self._in_flight = InFlight()
@@ -440,7 +449,8 @@ class Scan:
                     if not self._handle_page(run, reader, page):
                         break
                 else:
-                    self._ledger.swept(run, reader.name)
+                    if not self._partial:
+                        self._ledger.swept(run, reader.name)
             except Unreached as error:
                 self._down(reader.name, error)
             except FediwardenError as error:

@@ -1,0 +1,152 @@
+"""Proves a deployment end to end with a harmless marked picture on the administrator's own store; touches no other object."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fediwarden.actions import Outcome, Warden
+from fediwarden.errors import FediwardenError, Gone
+from fediwarden.ledger import Ledger
+from fediwarden.model import Blob, Look, ObjectRef, Place, RunId, Standing, Step, StoreName
+from fediwarden.pipeline import Scan
+from fediwarden.stores.interface import Keeper, Reader
+from fediwarden.vault import Vault
+
+FOLDER = "fediwarden-drill"
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """One station of the road and whether the drill picture came through it."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class OneObject:
+    """A reader that lists a single object of another reader, so that a drill need not look at the whole store."""
+
+    def __init__(self, reader: Reader, key: str) -> None:
+        self._reader = reader
+        self._key = key
+
+    @property
+    def name(self) -> StoreName:
+        """As the reader behind it."""
+        return self._reader.name
+
+    @property
+    def requests(self) -> int:
+        """As the reader behind it."""
+        return self._reader.requests
+
+    def list(self) -> Iterator[Sequence[ObjectRef]]:
+        """The one object, if it is there."""
+        yield [self.stat(self._key)]
+
+    def stat(self, key: str) -> ObjectRef:
+        """As the reader behind it."""
+        return self._reader.stat(key)
+
+    def fetch(self, ref: ObjectRef, limit: int) -> Blob:
+        """As the reader behind it."""
+        return self._reader.fetch(ref, limit)
+
+    def close(self) -> None:
+        """The reader behind it is closed by who opened it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """Everything one drill needs; `picture` is the PNG and `key` the name it gets in the store."""
+
+    picture: bytes
+    key: str
+    reader: Reader
+    keeper: Keeper
+    ledger: Ledger
+    warden: Warden
+    vault: Vault | None
+    identities: Sequence[Path]
+    removes: bool
+    allowance: int
+
+    def put(self) -> Blob:
+        """Write the picture into the store. Raises: Unreached, Refused, Occupied."""
+        ref = self.keeper.put_back(Place(self.keeper.name, self.key, "removed", "", {"content-type": "image/png"}), self.picture)
+        return Blob.of(ref, self.picture, "image/png")
+
+    def road(self, run: RunId, blob: Blob, scan: Scan) -> Iterator[Station]:
+        """Station after station; stops at the first that fails."""
+        listed = any(ref.key == self.key for page in self.reader.list() for ref in page)
+        yield Station("listed", listed, "the store lists it" if listed else "the store's listing does not hold it")
+        if not listed:
+            return
+        scan.run(run, [OneObject(self.reader, self.key)], lambda _: None)
+        entry = next(self.ledger.entries(store=self.reader.name, key=self.key), None)
+        look = entry.look if entry else None
+        if look is None or look.standing is not Standing.SEEN:
+            yield Station("looked at", False, (look.problem if look else "") or "nothing was recorded")
+            return
+        yield Station("looked at", True, f"{look.kind.format if look.kind else 'unknown'}, {len(look.findings)} findings")
+        decision = entry.decision if entry else None
+        decided = decision is not None and decision.step is Step.QUARANTINE and decision.drill
+        yield Station("decided", decided, decision.because if decision else "no rule matched")
+        if not decided:
+            return
+        yield from self._acted(blob)
+
+    def _acted(self, blob: Blob) -> Iterator[Station]:
+        plan = self.warden.plan(allowance=0, drill_allowance=self.allowance, only=[self.key])
+        yield Station(
+            "owed",
+            bool(plan.todo),
+            "the ledger lists it" if plan.todo else "today's drill allowance is used up, or the ledger does not list it",
+        )
+        if not plan.todo:
+            return
+        result = next(iter(self.warden.apply(plan)))
+        if self.vault is None:
+            yield Station("sealed", True, "left out: the profile keeps metadata only")
+        else:
+            yield Station("sealed", self.vault.check(blob.sha256), "in the drill vault")
+        gone = self._is_gone()
+        yield Station(
+            "hidden",
+            result.outcome is Outcome.DONE and gone,
+            result.problem or ("gone from the store" if gone else "it is still there"),
+        )
+        if result.outcome is not Outcome.DONE:
+            return
+        if self.removes and not self.identities:
+            yield Station("restored", True, "left out: the vault holds the only copy; give --identity to try it")
+            return
+        hidden = next(self.ledger.hidden(key=self.key, store=self.reader.name), None)
+        if hidden is None:
+            yield Station("restored", False, "the ledger does not know where it lies")
+            return
+        back = self.warden.restore(hidden, self.identities, "drill")
+        same = (
+            back.outcome is Outcome.DONE and self.reader.fetch(self.reader.stat(self.key), len(self.picture)).data == self.picture
+        )
+        yield Station("restored", same, back.problem or "byte for byte")
+
+    def clean_up(self, run: RunId, blob: Blob, now: datetime) -> Station:
+        """Take the drill picture out of the store again, whatever happened before."""
+        try:
+            self.keeper.remove(blob.ref, blob.sha256)
+        except Gone:
+            pass  # hidden and not restored: the store no longer shows it
+        except FediwardenError as error:
+            return Station("cleaned up", False, f"{error}; remove {self.key} by hand")
+        self.ledger.record(run, [(Look(blob.ref, Standing.GONE, now, problem="the drill is over"), None)])
+        return Station("cleaned up", True, "the drill picture is out of the store")
+
+    def _is_gone(self) -> bool:
+        try:
+            self.reader.stat(self.key)
+        except Gone:
+            return True
+        return False
