@@ -1,0 +1,1 @@
+"""Sources of evidence behind one interface: frames in, findings out. No threshold, no verdict and no store is in here."""
