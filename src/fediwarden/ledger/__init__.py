@@ -1,0 +1,6 @@
+"""The ledger: what was seen, decided and done, in one database; importing it opens and loads nothing."""
+
+from fediwarden.ledger.ledger import Ledger
+from fediwarden.ledger.rows import Decided, Entry, History, Totals
+
+__all__ = ["Decided", "Entry", "History", "Ledger", "Totals"]

@@ -1,0 +1,311 @@
+-- Every question the ledger asks of its database, in SQL that SQLite and PostgreSQL both read; values come as parameters.
+-- A line "-- name: X" starts a query; the comment after it says what it is for.
+
+-- name: installation
+-- The random identity made with the ledger.
+SELECT value FROM meta WHERE name = 'installation';
+
+-- name: add_installation
+-- Made once, together with the tables.
+INSERT INTO meta (name, value) VALUES ('installation', :value);
+
+-- name: last_ids
+-- The highest number in each table; the writer, who is alone, counts on from there.
+SELECT
+    (SELECT COALESCE(MAX(id), 0) FROM runs) AS runs,
+    (SELECT COALESCE(MAX(id), 0) FROM objects) AS objects,
+    (SELECT COALESCE(MAX(id), 0) FROM looks) AS looks,
+    (SELECT COALESCE(MAX(id), 0) FROM findings) AS findings,
+    (SELECT COALESCE(MAX(id), 0) FROM decisions) AS decisions;
+
+-- name: begin_run
+-- One command that writes facts.
+INSERT INTO runs (id, command, arguments, at) VALUES (:id, :command, :arguments, :at);
+
+-- name: end_run
+-- How it ended; a run without this line was cut off.
+INSERT INTO run_ends (run, outcome, counts, at) VALUES (:run, :outcome, :counts, :at);
+
+-- name: run_at
+-- When a run began.
+SELECT at FROM runs WHERE id = :run;
+
+-- name: list_page
+-- A page of a listing: these objects are there, whatever was thought before; answers what decides whether each needs a look.
+UPDATE objects SET listed = CASE WHEN listed > :run THEN listed ELSE :run END, gone_at = NULL
+WHERE store = :store AND key IN :keys
+RETURNING key, stamp, engine, fresh;
+
+-- name: add_object
+-- An object never heard of before.
+INSERT INTO objects (id, store, key, size, stamp, modified, listed, fresh, replaced, lacking)
+VALUES (:id, :store, :key, :size, :stamp, :modified, :run, 0, 0, 'never looked at');
+
+-- name: restamp_object
+-- Listed with another stamp than the one looked at: what is known about it is about other bytes, until the next look.
+UPDATE objects SET
+    size = :size, stamp = :stamp, modified = :modified, fresh = 0,
+    lacking = CASE WHEN attempt IS NULL THEN lacking ELSE 'changed since' END
+WHERE store = :store AND key = :key;
+
+-- name: objects_of_page
+-- What the index says of the objects that looks are being recorded for.
+SELECT id, key, sha256, decision FROM objects WHERE store = :store AND key IN :keys;
+
+-- name: evidence_of_page
+-- Looks that hold findings for any of these bytes; a second look at the same bytes by the same engine points at them.
+SELECT id, sha256, engine, standing FROM looks
+WHERE sha256 IN :digests AND same_as IS NULL AND standing IN ('seen', 'broken');
+
+-- name: add_look
+-- One attempt. A repeat of what is known carries same_as and no evidence of its own.
+INSERT INTO looks (id, run, object, at, standing, size, stamp, modified, sha256, engine, same_as, kind, notes, unopened, reason, problem, milliseconds)
+VALUES (:id, :run, :object, :at, :standing, :size, :stamp, :modified, :sha256, :engine, :same_as, :kind, :notes, :unopened, :reason, :problem, :milliseconds);
+
+-- name: add_finding
+-- One analyser's evidence.
+INSERT INTO findings (id, look, concept, score, analyser, version, frame, source, measures)
+VALUES (:id, :look, :concept, :score, :analyser, :version, :frame, :source, :measures);
+
+-- name: add_decision
+-- What policy or a person makes of a look.
+INSERT INTO decisions (id, run, object, sha256, look, at, step, rule, because, policy, rank, decided_by, drill)
+VALUES (:id, :run, :object, :sha256, :look, :at, :step, :rule, :because, :policy, :rank, :decided_by, :drill);
+
+-- name: settled_object
+-- The object was reached and its bytes are known; deeds about other bytes under its key no longer speak of it.
+UPDATE objects SET
+    size = :size, stamp = :stamp, modified = :modified,
+    listed = CASE WHEN listed > :run THEN listed ELSE :run END,
+    gone_at = NULL, fresh = 1, replaced = 0, lacking = :lacking,
+    look = :look, attempt = :attempt, engine = :engine,
+    decision = CASE WHEN :decision IS NOT NULL THEN :decision WHEN :same = 1 THEN decision ELSE NULL END,
+    step = CASE WHEN :decision IS NOT NULL THEN :step WHEN :same = 1 THEN step ELSE NULL END,
+    hidden_by = CASE WHEN :same = 1 THEN hidden_by ELSE NULL END,
+    deed = CASE WHEN :same = 1 THEN deed ELSE (
+        SELECT MAX(d.seq) FROM deeds d WHERE d.store = objects.store AND d.key = objects.key AND d.sha256 = :sha256
+    ) END,
+    sha256 = :sha256
+WHERE id = :object;
+
+-- name: unreached_object
+-- The object could not be reached: what is known stays on record, and it counts as not scanned until it is reached.
+UPDATE objects SET
+    size = :size, stamp = :stamp, modified = :modified, attempt = :attempt, fresh = 0, lacking = 'unreached'
+WHERE id = :object;
+
+-- name: gone_object
+-- The store says that it is not there.
+UPDATE objects SET attempt = :attempt, gone_at = COALESCE(gone_at, :at) WHERE id = :object;
+
+-- name: known
+-- The settled look at these bytes by this engine version; a seen one before a broken one.
+SELECT l.*, o.store, o.key FROM looks l JOIN objects o ON o.id = l.object
+WHERE l.sha256 = :sha256 AND l.engine = :engine AND l.same_as IS NULL AND l.standing IN ('seen', 'broken')
+ORDER BY CASE l.standing WHEN 'seen' THEN 0 ELSE 1 END
+LIMIT 1;
+
+-- name: findings_of
+-- The findings of some looks.
+SELECT * FROM findings WHERE look IN :looks ORDER BY id;
+
+-- name: verdict
+-- What a person last said about these bytes.
+SELECT * FROM decisions WHERE sha256 = :sha256 AND decided_by <> 'policy' ORDER BY id DESC LIMIT 1;
+
+-- name: sweep_hidden
+-- Hidden by us, and rightly not listed.
+UPDATE objects SET gone_at = :at WHERE store = :store AND gone_at IS NULL AND listed < :run AND hidden_by IS NOT NULL;
+
+-- name: sweep_gone
+-- Not listed by a complete listing. A run that began later may have met objects that this one could not, hence "<".
+UPDATE objects SET gone_at = :at WHERE store = :store AND gone_at IS NULL AND listed < :run AND hidden_by IS NULL;
+
+-- name: stale
+-- Present objects that policy, but not this policy, decided about.
+SELECT * FROM entries
+WHERE id > :after AND gone_at IS NULL AND look IS NOT NULL
+    AND (decision IS NULL OR (decided_by = 'policy' AND policy <> :policy))
+ORDER BY id LIMIT :limit;
+
+-- name: point_decision
+-- The current decision of an object, unless other bytes were looked at, or a person decided, since it was read.
+UPDATE objects SET decision = :decision, step = :step
+WHERE id = :object AND (sha256 = :sha256 OR (sha256 IS NULL AND :sha256 IS NULL))
+    AND (:decided_by <> 'policy' OR decision IS NULL
+        OR EXISTS (SELECT 1 FROM decisions d WHERE d.id = objects.decision AND d.decided_by = 'policy'));
+
+-- name: look_of_objects
+-- The evidence that some objects point at.
+SELECT id, look FROM objects WHERE id IN :objects;
+
+-- name: object_id
+-- The number of an object.
+SELECT id FROM objects WHERE store = :store AND key = :key;
+
+-- name: objects_holding
+-- Every object that holds, or held when it was last looked at, these bytes.
+SELECT id, look FROM objects WHERE sha256 = :sha256 AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: owed
+-- Quarantine decisions whose hiding is not done. An object that vanished while a hiding was unfinished may have been hidden by it.
+SELECT o.store, o.key, o.size, o.stamp, o.modified, o.sha256 AS object_sha256, d.*,
+    e.seq, e.act, e.state, e.decision AS deed_decision, e.actor, e.at AS deed_at, e.drill AS deed_drill, e.place, e.problem
+FROM objects o
+JOIN decisions d ON d.id = o.decision
+LEFT JOIN deeds e ON e.seq = o.deed AND e.act = 'hide' AND e.state IN ('begun', 'sealed', 'moved', 'failed')
+WHERE o.step = 'quarantine' AND d.sha256 = o.sha256 AND o.replaced = 0
+    AND (o.gone_at IS NULL OR e.seq IS NOT NULL)
+    AND (o.done IS NULL OR o.done <> o.decision)
+    AND (:drill = -1 OR d.drill = :drill)
+    AND (:every = 1 OR o.key IN :only)
+    AND (d.rank < :rank OR (d.rank = :rank AND d.id > :after))
+ORDER BY d.rank DESC, d.id
+LIMIT :limit;
+
+-- name: last_deed
+-- The end of the chain.
+SELECT seq, hash FROM deeds ORDER BY seq DESC LIMIT 1;
+
+-- name: add_deed
+-- One link of the chain.
+INSERT INTO deeds (seq, previous, hash, act, state, store, key, sha256, decision, actor, at, drill, place, problem)
+VALUES (:seq, :previous, :hash, :act, :state, :store, :key, :sha256, :decision, :actor, :at, :drill, :place, :problem);
+
+-- name: deed_begun
+-- Anything that neither finishes nor ends a try.
+UPDATE objects SET deed = :seq WHERE store = :store AND key = :key AND sha256 = :sha256;
+
+-- name: deed_hide_moved
+-- The store was told to hide it.
+UPDATE objects SET deed = :seq, hidden_by = :seq WHERE store = :store AND key = :key AND sha256 = :sha256;
+
+-- name: deed_hide_done
+-- Confirmed. Should the same bytes be put there again, the empty freshness makes them be looked at and decided again.
+UPDATE objects SET deed = :seq, hidden_by = :seq, gone_at = :at, done = :decision, fresh = 0
+WHERE store = :store AND key = :key AND sha256 = :sha256;
+
+-- name: deed_hide_changed
+-- Other bytes lie there: nothing is owed until they are looked at.
+UPDATE objects SET deed = :seq, replaced = 1, fresh = 0, lacking = 'changed since'
+WHERE store = :store AND key = :key AND sha256 = :sha256;
+
+-- name: deed_restore_done
+-- It is back, and nothing is owed until something new is decided.
+UPDATE objects SET deed = :seq, hidden_by = NULL, gone_at = NULL, done = decision
+WHERE store = :store AND key = :key AND sha256 = :sha256;
+
+-- name: acted
+-- How many objects were begun to be hidden since a moment; the allowance is counted from this.
+SELECT COUNT(*) FROM (
+    SELECT DISTINCT store, key, sha256 FROM deeds
+    WHERE act = 'hide' AND state = 'begun' AND at >= :since AND drill = :drill
+) AS begun;
+
+-- name: hidden
+-- The newest hiding of each object and bytes, where no restoring was done after it; newest first.
+SELECT d.* FROM deeds d
+WHERE d.seq < :before AND d.act = 'hide' AND d.state IN ('done', 'moved')
+    AND (:any_store = 1 OR d.store = :store) AND (:any_key = 1 OR d.key = :key)
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds n
+        WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq
+            AND ((n.act = 'restore' AND n.state = 'done') OR (n.act = 'hide' AND n.state IN ('done', 'moved')))
+    )
+ORDER BY d.seq DESC LIMIT :limit;
+
+-- name: entries
+-- Objects with what is known of them, in the order of store and key.
+SELECT * FROM entries
+WHERE (store, key) > (:after_store, :after_key)
+    AND (:any_store = 1 OR store = :store)
+    AND (:any_key = 1 OR key = :key)
+    AND (:any_standing = 1 OR attempt_standing = :standing)
+    AND (:any_step = 1 OR step = :step)
+    AND (:any_deed = 1 OR deed_state = :deed)
+    AND (:any_act = 1 OR deed_act = :act)
+    AND (:not_scanned = 0 OR (gone_at IS NULL AND (lacking IS NOT NULL OR (:engine <> '' AND engine <> :engine))))
+ORDER BY store, key LIMIT :limit;
+
+-- name: entry
+-- One object.
+SELECT * FROM entries WHERE store = :store AND key = :key;
+
+-- name: history_looks
+-- Every attempt at one object, oldest first, with the evidence of the look it repeats.
+SELECT l.id, COALESCE(l.same_as, l.id) AS evidence, l.at, l.standing, l.size, l.stamp, l.modified, l.sha256, l.engine,
+    f.kind, f.notes, f.unopened, l.reason, l.problem, l.milliseconds
+FROM looks l JOIN looks f ON f.id = COALESCE(l.same_as, l.id)
+WHERE l.object = :object ORDER BY l.id;
+
+-- name: history_decisions
+-- Every decision about one object, oldest first.
+SELECT * FROM decisions WHERE object = :object ORDER BY id;
+
+-- name: history_deeds
+-- Everything done to one object, oldest first.
+SELECT * FROM deeds WHERE store = :store AND key = :key ORDER BY seq;
+
+-- name: totals
+-- The whole index in a few groups.
+SELECT
+    CASE WHEN o.gone_at IS NULL THEN 'present' WHEN o.hidden_by IS NULL THEN 'gone' ELSE 'hidden' END AS place,
+    CASE
+        WHEN o.lacking IN ('never looked at', 'unreached', 'changed since') THEN o.lacking
+        WHEN o.engine IS NULL OR o.engine <> :engine THEN 'other engine version'
+        ELSE o.lacking
+    END AS lacking,
+    o.step AS step,
+    COUNT(*) AS number
+FROM objects o
+GROUP BY 1, 2, 3;
+
+-- name: totals_owed
+-- How many decisions wait for their deed, by whether they are a drill.
+SELECT d.drill AS drill, COUNT(*) AS number
+FROM objects o
+JOIN decisions d ON d.id = o.decision
+LEFT JOIN deeds e ON e.seq = o.deed AND e.act = 'hide' AND e.state IN ('begun', 'sealed', 'moved', 'failed')
+WHERE o.step = 'quarantine' AND d.sha256 = o.sha256 AND o.replaced = 0
+    AND (o.gone_at IS NULL OR e.seq IS NOT NULL)
+    AND (o.done IS NULL OR o.done <> o.decision)
+GROUP BY d.drill;
+
+-- name: totals_hidden
+-- How many hidden objects could be restored.
+SELECT COUNT(*) FROM deeds d
+WHERE d.act = 'hide' AND d.state IN ('done', 'moved')
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds n
+        WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq
+            AND ((n.act = 'restore' AND n.state = 'done') OR (n.act = 'hide' AND n.state IN ('done', 'moved')))
+    );
+
+-- name: totals_items
+-- How many different contents the present objects hold.
+SELECT COUNT(DISTINCT sha256) FROM objects WHERE gone_at IS NULL;
+
+-- name: chain
+-- The record of deeds, link by link.
+SELECT * FROM deeds WHERE seq > :after ORDER BY seq LIMIT :limit;
+
+-- name: dangling
+-- Pointers to rows that are not there, by what they should point at.
+SELECT 'object without its look' AS what, COUNT(*) AS number FROM objects o
+    WHERE o.look IS NOT NULL AND NOT EXISTS (SELECT 1 FROM looks l WHERE l.id = o.look)
+UNION ALL SELECT 'object without its last attempt', COUNT(*) FROM objects o
+    WHERE o.attempt IS NOT NULL AND NOT EXISTS (SELECT 1 FROM looks l WHERE l.id = o.attempt)
+UNION ALL SELECT 'object without its decision', COUNT(*) FROM objects o
+    WHERE o.decision IS NOT NULL AND NOT EXISTS (SELECT 1 FROM decisions d WHERE d.id = o.decision)
+UNION ALL SELECT 'object without its deed', COUNT(*) FROM objects o
+    WHERE o.deed IS NOT NULL AND NOT EXISTS (SELECT 1 FROM deeds d WHERE d.seq = o.deed)
+UNION ALL SELECT 'look without its object', COUNT(*) FROM looks l
+    WHERE NOT EXISTS (SELECT 1 FROM objects o WHERE o.id = l.object)
+UNION ALL SELECT 'look without the one it repeats', COUNT(*) FROM looks l
+    WHERE l.same_as IS NOT NULL AND NOT EXISTS (SELECT 1 FROM looks f WHERE f.id = l.same_as)
+UNION ALL SELECT 'finding without its look', COUNT(*) FROM findings f
+    WHERE NOT EXISTS (SELECT 1 FROM looks l WHERE l.id = f.look)
+UNION ALL SELECT 'decision without its object', COUNT(*) FROM decisions d
+    WHERE d.object IS NOT NULL AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.id = d.object)
+UNION ALL SELECT 'deed without its decision', COUNT(*) FROM deeds e
+    WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.id = e.decision);
