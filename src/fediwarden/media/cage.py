@@ -1,0 +1,397 @@
+"""The outside of the cage: hands bytes in, takes checked frames and a report out. It imports no image library.
+
+`Cage` owns one preloaded process (`nursery`), which forks a fresh child for every object. A child that hangs, is killed or
+was never born makes an object *unreached*, to be tried again; a child that dies of the bytes it decoded makes it *broken*.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fediwarden.errors import Misconfigured, Unreached
+from fediwarden.media import wire
+from fediwarden.media.limits import Limits
+from fediwarden.media.lockdown import LAYERS
+from fediwarden.media.wire import Garbled, Report, Silent
+from fediwarden.model import Blob, Frame, Reason
+
+MEDIA_VERSION = "1"  # raised by whoever changes what a look sees: views, sampling, carving, codes, decoder settings
+
+_START_SECONDS = 60.0
+_END_SECONDS = 10.0  # for the kernel to end a child that was killed, or that closed its pipe
+_PIPE_BYTES = 1 << 20
+_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from fediwarden.media.nursery import main; sys.exit(main())"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    """What becomes known about the end of one child."""
+
+    ended: threading.Event = field(default_factory=threading.Event)
+    status: int | None = None  # as `waitpid` gives it; None where nobody knows
+    cpu: float = 0.0
+    why: str = ""
+
+
+class Cage:
+    """Looks at any bytes. Safe to use from many threads at once; each `look` is a process of its own.
+
+    With `reduced`, a missing layer of the lockdown is accepted. `close` may be called twice.
+    """
+
+    _flags: tuple[str, ...] = ()  # for the nursery's command line; only tests have any
+
+    def __init__(self, limits: Limits, *, reduced: bool = False) -> None:
+        self._limits = limits
+        self._reduced = reduced
+        self._lock = threading.Lock()
+        self._nursery: _Nursery | None = None
+        self._layers: Mapping[str, bool] | None = None
+        self._formats: frozenset[str] = frozenset()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the preloaded process and prove in a real child that the cage holds; raises Misconfigured where it does not."""
+        if self._layers is not None:
+            return
+        nursery = self._running()
+        try:
+            layers, answers = nursery.test(self._limits.wall_seconds)
+        except (Garbled, Silent, Unreached) as error:
+            self.close()
+            raise Misconfigured(f"the cage for decoders cannot be tested: {error}", hint="see `fediwarden doctor`") from error
+        missing = [layer for layer in LAYERS if not layers.get(layer)]
+        leaks = [name for name, answer in answers.items() if answer != "refused"]
+        if (missing or leaks) and not self._reduced:
+            self.close()
+            what = f"without {', '.join(missing)}" if missing else f"and lets through: {', '.join(leaks)}"
+            raise Misconfigured(
+                f"the cage for decoders stands {what}",
+                hint='this kernel or processor cannot lock decoders in; set cage = "reduced" to scan with what there is',
+            )
+        self._layers = {layer: layer not in missing for layer in LAYERS}
+
+    @property
+    def layers(self) -> Mapping[str, bool]:
+        """Which walls stand: "rlimits", "no_new_privs", "landlock", "seccomp"; starts the cage if need be."""
+        self.start()
+        return self._layers or {}
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """What can be opened here; starts the cage if need be."""
+        self.start()
+        return self._formats
+
+    @property
+    def version(self) -> str:
+        """A digest of all that decides what a look sees; the same on every host with the same extras and limits."""
+        facts = [MEDIA_VERSION, sorted(self.formats), self._limits.what_is_seen()]
+        return sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def look(self, blob: Blob) -> AbstractContextManager["Peek"]:
+        """Open `blob` in a child of its own. Entering raises Unreached where there is no child to be had."""
+        return self._look(blob)
+
+    @contextmanager
+    def _look(self, blob: Blob) -> Iterator["Peek"]:
+        if not blob.data:
+            yield Peek.settled(Report(reason=Reason.EMPTY, problem="no bytes at all"))
+            return
+        if len(blob.data) > self._limits.memory_mb << 19:  # half: the child needs room to decode
+            yield Peek.settled(Report(reason=Reason.TOO_LARGE, problem=f"{len(blob.data)} bytes"))
+            return
+        self.start()
+        peek = Peek(self._running(), blob, self._limits, reduced=self._reduced)
+        try:
+            yield peek
+        finally:
+            peek.close()
+
+    def close(self) -> None:
+        """End the preloaded process and every child."""
+        with self._lock:
+            self._closed = True
+            nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nursery.close()
+
+    def _running(self) -> "_Nursery":
+        """The preloaded process, a new one if the last has died."""
+        with self._lock:
+            if self._closed:
+                raise Unreached("the cage is closed")
+            if self._nursery is None or self._nursery.dead:
+                if self._nursery is not None:
+                    log.warning("the preloaded process of the cage has died; starting another")
+                    self._nursery.close()
+                self._nursery = _Nursery(self._limits, self._flags, reduced=self._reduced)
+                self._formats = self._nursery.formats
+            return self._nursery
+
+
+class Peek:
+    """One look under way. Iterate `frames` to its end, then read `report`; leaving early ends the child."""
+
+    def __init__(self, nursery: "_Nursery", blob: Blob, limits: Limits, *, reduced: bool) -> None:
+        self._nursery = nursery
+        self._limits = limits
+        self._report: Report | None = None
+        self._number, self._child, self._pipe = nursery.fork(
+            blob.data, {"claimed": wire.clean(blob.claimed, 100), "ending": _ending(blob.ref.key), "reduced": reduced}
+        )
+
+    @classmethod
+    def settled(cls, report: Report) -> "Peek":
+        """A look that needs no child."""
+        peek = cls.__new__(cls)
+        peek._pipe, peek._report = -1, report
+        return peek
+
+    @property
+    def report(self) -> Report:
+        """What was found besides frames; valid once `frames` is exhausted."""
+        if self._report is None:
+            raise RuntimeError("frames() was not read to its end")
+        return self._report
+
+    def frames(self) -> Iterator[Frame]:
+        """Every view, as the child gets to it; at most one is held here and a pipe's worth on the way.
+
+        Raises Unreached where the child fell silent, was killed from outside, or the preloaded process died.
+        """
+        if self._report is not None or self._pipe < 0:
+            return
+        reader = wire.Reader(self._pipe, self._limits.wall_seconds, max(self._limits.frame_edge, self._limits.animated_edge))
+        sent = 0
+        try:
+            while True:
+                message = reader.next()
+                if isinstance(message, Frame):
+                    sent += 1
+                    if sent > self._limits.views:
+                        raise Garbled("more frames than there can be")  # noqa: TRY301
+                    yield message
+                elif isinstance(message, Report):
+                    self._report = message
+                    return
+                elif message is None:
+                    self._report = self._obituary("")
+                    return
+                else:
+                    raise Garbled("a message out of place")  # noqa: TRY301
+        except Silent as error:
+            raise Unreached(f"the decoder gave no sign of life for {self._limits.wall_seconds:g} seconds") from error
+        except Garbled as error:
+            self._report = self._obituary(str(error))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the child if it still lives, and forget it."""
+        if self._pipe < 0:
+            return
+        os.close(self._pipe)
+        self._pipe = -1
+        if self._report is None or not self._child.ended.is_set():
+            self._nursery.kill(self._number, self._child)
+        self._nursery.forget(self._number)
+
+    def _obituary(self, garbled: str) -> Report:
+        """What the end of a child without a report means; raises Unreached where its bytes may not be the cause."""
+        if not self._child.ended.wait(1.0 if garbled else _END_SECONDS):
+            self._nursery.kill(self._number, self._child)
+            if garbled:
+                return Report(reason=Reason.CRASHED, problem=f"the decoder sent {garbled}")
+            raise Unreached("the decoder closed its pipe and did not end")
+        status = self._child.status
+        if status is None:
+            raise Unreached(self._child.why or "the preloaded process of the cage died")
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if number == signal.SIGXCPU or (number == signal.SIGKILL and self._child.cpu >= self._limits.cpu_seconds):
+            return Report(reason=Reason.TOO_SLOW, problem=f"used up its {self._limits.cpu_seconds} seconds of processor time")
+        if number == signal.SIGKILL:
+            raise Unreached("the decoder was killed from outside, perhaps for want of memory")
+        if number:
+            return Report(reason=Reason.CRASHED, problem=f"the decoder died of {signal.Signals(number).name}")
+        return Report(reason=Reason.CRASHED, problem=f"the decoder sent {garbled or 'no report'}")
+
+
+class _Nursery:
+    """The running preloaded process, seen from outside. A thread of its own hears how children ended."""
+
+    def __init__(self, limits: Limits, flags: tuple[str, ...], *, reduced: bool) -> None:
+        self._reduced = reduced
+        self._lock = threading.Lock()
+        self._children: dict[int, _Child] = {}
+        self._last = 0
+        self.dead = False
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        complaints = os.memfd_create("nursery", os.MFD_CLOEXEC)
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    [
+                        *(sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parents[2])),
+                        *("--socket", str(theirs.fileno()), "--limits", json.dumps(limits.as_json()), *flags),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=complaints,
+                    pass_fds=(theirs.fileno(),),
+                    env={"MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"},
+                    cwd="/",
+                    start_new_session=True,
+                )
+            self.formats = self._ready(complaints)
+        except OSError as error:
+            self._channel.close()
+            raise Unreached(f"cannot start the preloaded process of the cage: {error.strerror}") from error
+        finally:
+            os.close(complaints)
+        self._listener = threading.Thread(target=self._listen, name="cage", daemon=True)
+        self._listener.start()
+
+    def _ready(self, complaints: int) -> frozenset[str]:
+        self._channel.settimeout(_START_SECONDS)
+        with suppress(TimeoutError, ConnectionResetError):
+            message = self._channel.recv(65536)
+            if message:
+                self._channel.settimeout(None)
+                return frozenset(json.loads(message)["ready"]) & wire.FORMATS
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+        said = os.pread(complaints, 65536, 0).decode("utf-8", "replace").strip().splitlines()
+        raise Misconfigured(
+            f"the preloaded process of the cage does not start: {wire.clean(said[-1], 200) if said else 'no answer'}",
+            hint="is Pillow installed in this environment? see `fediwarden doctor`",
+        )
+
+    def fork(self, data: bytes, order: Mapping[str, Any]) -> tuple[int, _Child, int]:
+        """Have a child made for `data`; returns its number, what will be known of its end, and the pipe to read."""
+        child = _Child()
+        with self._lock:
+            if self.dead:
+                raise Unreached("the preloaded process of the cage died")
+            self._last += 1
+            number = self._last
+            self._children[number] = child
+        opened: list[int] = []
+        try:
+            opened.append(_sealed(data))
+            reading, writing = os.pipe()
+            opened += [reading, writing]
+            os.set_blocking(reading, False)
+            with suppress(OSError):  # a full share of pipe memory only makes it slower
+                fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            socket.send_fds(self._channel, [json.dumps({**order, "look": number}).encode()], [opened[0], writing])
+            opened.remove(reading)
+        except OSError as error:
+            self.forget(number)
+            raise Unreached(f"no child for the decoder: {error.strerror}") from error
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+        return number, child, reading
+
+    def test(self, seconds: float) -> tuple[Mapping[str, bool], Mapping[str, str]]:
+        """Which layers stand in a child, and how each forbidden thing was answered there."""
+        number, child, pipe = self.fork(b"test", {"test": True})
+        try:
+            message = wire.Reader(pipe, seconds, 1).next()
+            if not isinstance(message, bytes):
+                child.ended.wait(_END_SECONDS)
+                raise Garbled(f"no self-test came back (status {child.status})")
+            return wire.self_test(message)
+        finally:
+            os.close(pipe)
+            self.forget(number)
+
+    def kill(self, number: int, child: _Child) -> None:
+        """End a child and wait until it has ended, so that its memory is free again."""
+        with suppress(OSError):
+            self._channel.send(json.dumps({"kill": number}).encode())
+        child.ended.wait(_END_SECONDS)
+
+    def forget(self, number: int) -> None:
+        """Expect nothing more of this child."""
+        with self._lock:
+            self._children.pop(number, None)
+
+    def close(self) -> None:
+        """Close the socket, which ends the process and its children."""
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._listener.join(_END_SECONDS)
+        self._channel.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self._channel.recv(65536)
+            except OSError:
+                message = b""
+            if not message:
+                break
+            said = json.loads(message)
+            with self._lock:
+                child = self._children.get(said.get("ended", 0))
+            if child is not None:
+                child.status, child.cpu, child.why = said["status"], said.get("cpu", 0.0), said.get("why", "")
+                child.ended.set()
+        with self._lock:
+            self.dead = True
+            orphans = list(self._children.values())
+        for child in orphans:
+            child.why = child.why or "the preloaded process of the cage died"
+            child.ended.set()
+
+
+def _sealed(data: bytes) -> int:
+    """A file in memory that holds `data` and can never be written again."""
+    descriptor = os.memfd_create("object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        fcntl.fcntl(
+            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        )
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _ending(key: str) -> str:
+    """The ending of the name, where it looks like one."""
+    _, dot, ending = key.rpartition("/")[2].rpartition(".")
+    return ending if dot and len(ending) <= 8 and ending.isascii() and ending.isalnum() else ""

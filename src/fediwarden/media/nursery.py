@@ -1,0 +1,357 @@
+"""The preloaded parent of the caged children: loads decoders once, forks one child for each object, decodes nothing foreign.
+
+Runs as a process of its own with an empty environment and one socket; when that closes, it and its children end. The
+protocol on the socket is one JSON object a datagram, with the object's bytes and the result pipe as file descriptors.
+"""
+
+import argparse
+import bz2
+import codecs
+import errno
+import fcntl
+import gc
+import gzip
+import io
+import json
+import lzma
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import tarfile
+import time
+import traceback
+import zipfile
+from contextlib import suppress
+from typing import Any
+
+from PIL import Image
+
+from fediwarden.media import decode, lockdown, structure, wire
+from fediwarden.media.child import Looker, type_of_decoder
+from fediwarden.media.limits import Limits
+from fediwarden.media.lockdown import Walls
+from fediwarden.media.views import Views
+from fediwarden.model import Frame, Reason
+
+_BYTES, _PIPE = 3, 4  # the only descriptors a child keeps besides the three that lead nowhere
+_REQUEST_BYTES = 4096
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until the socket closes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--limits", required=True)
+    parser.add_argument("--misbehave", action="store_true", help="for tests: children obey orders in the bytes they decode")
+    parser.add_argument("--without", action="append", default=[], help="for tests: a layer to leave out")
+    options = parser.parse_args(arguments)
+    limits = Limits.from_json(json.loads(options.limits))
+    channel = socket.socket(fileno=options.socket)
+    decode.prepare(limits)
+    video = _video()
+    _warm(limits, video)
+    gc.collect()
+    gc.freeze()  # so that counting references in children copies as few pages as possible
+    Nursery(channel, limits, video, misbehave=options.misbehave, without=options.without).serve()
+    return 0
+
+
+def _video() -> type_of_decoder | None:
+    try:
+        import av
+
+        from fediwarden.media import video
+    except ImportError:
+        return None
+    av.logging.set_level(None)  # libav would write what it reads in foreign files
+    return video.decode
+
+
+def formats(video: bool) -> list[str]:
+    """What can be opened here, given the extras."""
+    from PIL import features
+
+    found = {"jpeg", "png", "apng", "gif", "bmp", "tiff"}
+    found |= {name for name in ("webp", "avif") if features.check(name)}
+    return sorted(found | ({"mp4", "webm", "mov"} if video else set()))
+
+
+def _warm(limits: Limits, video: type_of_decoder | None) -> None:
+    """Decode pictures made here with every decoder, so that nothing is left to load once the walls are up."""
+
+    def nowhere(frame: Frame) -> None:
+        del frame
+
+    picture = Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+    other = picture.transpose(Image.Transpose.ROTATE_180)
+    for format, options in (
+        ("JPEG", {}),
+        ("PNG", {}),
+        ("GIF", {"save_all": True, "append_images": [other]}),
+        ("WEBP", {"save_all": True, "append_images": [other]}),
+        ("WEBP", {"lossless": True}),
+        ("AVIF", {"speed": 10, "max_threads": 1}),
+        ("BMP", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ):
+        out = io.BytesIO()
+        try:
+            picture.save(out, format, **options)
+        except (OSError, KeyError):  # built without this codec
+            continue
+        data = out.getvalue()
+        Looker(limits, nowhere, video).look(data, "", "")
+    palette = io.BytesIO()
+    picture.convert("P").save(palette, "PNG", transparency=3)
+    Looker(limits, nowhere, video).look(palette.getvalue(), "", "")
+    _warm_archives(limits)
+    if video is not None:
+        for format, codec in (("mp4", "mpeg4"), ("webm", "libvpx"), ("mov", "mjpeg")):
+            data = _movie(picture, format, codec)
+            if data:
+                video(data, format, structure.walk(data, format), "", limits, Views(limits, nowhere))
+
+
+def _warm_archives(limits: Limits) -> None:
+    """Open one archive of each kind, and touch what the standard library loads late."""
+    for encoding in ("cp437", "utf-8", "latin-1", "ascii", "utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-32"):
+        codecs.lookup(encoding)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", b"a" * 99)
+    wrapped = io.BytesIO()
+    with tarfile.open(fileobj=wrapped, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("a"))
+    tarred = wrapped.getvalue()
+    for data in (packed.getvalue(), tarred, gzip.compress(tarred), bz2.compress(tarred), lzma.compress(tarred)):
+        Looker(limits, lambda frame: None, None).look(data, "", "")
+
+
+def _movie(picture: Image.Image, format: str, codec: str) -> bytes:
+    import av
+
+    out = io.BytesIO()
+    try:
+        with av.open(out, "w", format=format) as container:
+            stream = container.add_stream(codec, rate=5)
+            if not isinstance(stream, av.VideoStream):
+                return b""
+            stream.width, stream.height = picture.size
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.codec_context.thread_count = 1
+            frame = av.VideoFrame(*picture.size, "rgb24")
+            frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+            for moment in (frame, None):
+                container.mux(stream.encode(moment))
+    except (av.error.FFmpegError, ValueError):  # built without this encoder
+        return b""
+    return out.getvalue()
+
+
+class Nursery:
+    """Forks, watches and buries children; single-threaded."""
+
+    def __init__(
+        self, channel: socket.socket, limits: Limits, video: type_of_decoder | None, *, misbehave: bool, without: list[str]
+    ) -> None:
+        self._channel = channel
+        self._limits = limits
+        self._video = video
+        self._misbehave = misbehave
+        self._without = without
+        self._children: dict[int, int] = {}  # process: number of the look
+
+    def serve(self) -> None:
+        """Answer requests and report ends of children until the other side closes."""
+        wake, waker = os.pipe()
+        for end in (wake, waker):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the program's to answer
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self._say({"ready": formats(self._video is not None), "pid": os.getpid()})
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        try:
+            while True:
+                for descriptor, _ in poll.poll():
+                    if descriptor == wake:
+                        with suppress(BlockingIOError):
+                            os.read(wake, 4096)
+                        self._bury()
+                    elif not self._answer():
+                        return
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        finally:
+            for process in self._children:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self._channel.send(json.dumps(message).encode())
+
+    def _answer(self) -> bool:
+        request, descriptors, _, _ = socket.recv_fds(self._channel, _REQUEST_BYTES, 2)
+        if not request:
+            return False
+        order = json.loads(request)
+        if "kill" in order:
+            for process, number in self._children.items():
+                if number == order["kill"]:
+                    os.kill(process, signal.SIGKILL)
+            return True
+        try:
+            self._fork(order, descriptors)
+        except OSError as error:
+            self._say({"ended": order["look"], "status": None, "why": f"cannot fork: {error.strerror}"})
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _fork(self, order: dict[str, Any], descriptors: list[int]) -> None:
+        parent = os.getpid()
+        process = os.fork()
+        if process:
+            self._children[process] = order["look"]
+            return
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._child(order, descriptors, parent)
+            status = 0
+        finally:
+            os._exit(status)  # whatever happened, this copy of the program never goes on
+
+    def _child(self, order: dict[str, Any], descriptors: list[int], parent: int) -> None:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(nowhere, standard)
+        high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 16) for descriptor in descriptors]
+        for descriptor, place in zip(high, (_BYTES, _PIPE), strict=True):
+            os.dup2(descriptor, place)
+        _close_from(5)
+        data = _all_of(_BYTES)  # a copy, before the walls go up: finding out a size is a call they refuse
+        stands = lockdown.lock(Walls(self._limits.memory_mb << 20, self._limits.cpu_seconds), parent, self._without)
+        if order.get("test"):
+            wire.send(_PIPE, b"S", json.dumps({"layers": stands, "answers": _attempts()}).encode())
+            return
+        if not order.get("reduced") and not all(stands.values()):
+            wire.send_report(_PIPE, wire.Report(reason=Reason.CRASHED, problem="a layer of the cage is missing"))
+            return
+        if self._misbehave:
+            _obey(data)
+        looker = Looker(self._limits, lambda frame: wire.send_frame(_PIPE, frame), self._video)
+        try:
+            report = looker.look(data, str(order.get("claimed", "")), str(order.get("ending", "")))
+        except Exception as error:  # noqa: BLE001 - an error of ours that these bytes bring out must not pass for a look
+            spot = traceback.extract_tb(error.__traceback__)[-1]
+            problem = f"{type(error).__name__} at {spot.name}:{spot.lineno}: {error}"
+            report = wire.Report(reason=Reason.CRASHED, problem=problem)
+        wire.send_report(_PIPE, report)
+
+    def _bury(self) -> None:
+        while self._children:
+            process, status, used = os.wait4(-1, os.WNOHANG)
+            if not process:
+                return
+            number = self._children.pop(process, None)
+            if number is not None:
+                seconds = used.ru_utime + used.ru_stime
+                self._say({"ended": number, "status": status, "cpu": seconds, "memory": used.ru_maxrss})
+
+
+def _close_from(first: int) -> None:
+    os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _all_of(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    data = os.pread(descriptor, size, 0)
+    while len(data) < size:  # one read gives at most 2 GB
+        data += os.pread(descriptor, size - len(data), len(data))
+    return data
+
+
+def _attempts() -> dict[str, str]:
+    """Try everything the cage forbids, and say what the kernel answered: an error's name, or "allowed"."""
+    attempts = {
+        "open": lambda: os.open("/etc/passwd", os.O_RDONLY),
+        "create": lambda: os.open("/tmp/fediwarden-cage", os.O_CREAT | os.O_WRONLY, 0o600),  # noqa: S108 - must fail
+        "listdir": lambda: os.listdir("/"),  # noqa: PTH208 - pathlib is not preloaded
+        "socket": lambda: socket.socket(),
+        "fork": _try_fork,
+        "exec": lambda: os.execv("/nonexistent/program", ["program"]),  # noqa: S606 - refused before it is missed
+        "kill": lambda: os.kill(os.getppid(), 0),
+        "ptrace": _try_ptrace,
+        "grow": lambda: os.write(os.memfd_create("grow"), b"x"),
+    }
+    answers = {}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            answers[name] = "allowed"
+        except OSError as error:
+            refused = error.errno in (errno.EPERM, errno.EACCES, errno.EAGAIN)
+            answers[name] = "refused" if refused else f"allowed ({error.strerror})"
+    return answers
+
+
+def _try_fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _try_ptrace() -> None:
+    import ctypes
+
+    call = {"x86_64": 101, "aarch64": 117}[os.uname().machine]
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(call, 16, os.getppid(), 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _obey(data: bytes) -> None:
+    """For tests of the outside: what a child that was taken over, or is out of its depth, may do."""
+    if not data.startswith(b"MISBEHAVE:"):
+        return
+    match data[10:].split(b":", 1)[0]:
+        case b"spin":
+            while True:
+                pass
+        case b"sleep":
+            time.sleep(3600)
+        case b"hog":
+            hoard = []
+            while True:
+                hoard.append(bytearray(16 << 20))
+        case b"segv":
+            _crash()
+        case b"abort":
+            os.abort()
+        case b"exit":
+            os._exit(7)
+        case b"say":  # any bytes on the pipe
+            os.write(_PIPE, data[14:])
+            os._exit(0)
+        case b"flood":
+            while True:
+                os.write(_PIPE, b"F" + b"\xff" * 65535)
+        case _:
+            return
+
+
+def _crash() -> None:
+    import ctypes
+
+    ctypes.memset(0, 0, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
