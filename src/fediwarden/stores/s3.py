@@ -164,6 +164,8 @@ class S3Reader:
         odd = any(part in ("", ".", "..") for part in key.split("/"))
         if odd and answer.status in (301, 307, 308, 400, 405):
             return True  # a server that cannot name such an object has none
+        if answer.status in (400, 403) and any("\udc80" <= letter <= "\udcff" for letter in key):
+            return True  # S3 keys are UTF-8; servers answer others with whatever their decoder trips over
         if answer.status == 400 and answer.code in ("KeyTooLongError", "InvalidURI", "InvalidObjectName", ""):
             return len(key.encode("utf-8", "surrogateescape")) > 255
         return answer.status == 404 and answer.code in MISSING
@@ -345,7 +347,7 @@ class S3Keeper(S3Reader):
     def _copied(self, key: str, sha256: Sha256, base: str, *, keep: bool) -> dict[str, str]:
         """Copy what lies under the key to the quarantine place and verify it; returns the facts and what is to be deleted."""
         versions = self._versions(self._bucket, key) if self._is_versioned(self._bucket) else None
-        current = next((version for version in versions if not version.marker), None) if versions is not None else None
+        current = versions[0] if versions and not versions[0].marker else None
         if versions is None:
             head = self._head(key)
         else:
@@ -369,8 +371,6 @@ class S3Keeper(S3Reader):
         if held != sha256:
             if keep:
                 self._purge(self._quarantine.bucket, base)
-            if versions and versions[0].marker:
-                raise Gone(f"{shown(key)} is not in the bucket")
             raise Changed(f"{shown(key)} holds other bytes now; they were left where they are")
         older = []
         for number, version in enumerate(reversed(versions or [])):  # the oldest first: the order in which they come back
@@ -534,7 +534,7 @@ class S3Keeper(S3Reader):
                 kind = entry.tag.rpartition("}")[2]
                 if kind not in ("Version", "DeleteMarker"):
                     continue
-                if decode(text_of(entry, "Key")) != key:
+                if not _is(decode(text_of(entry, "Key")), key):
                     past = True  # keys come in order, and no other with this prefix sorts before it
                     continue
                 found.append(Version(text_of(entry, "VersionId"), text_of(entry, "ETag").strip('"'), kind == "DeleteMarker"))
@@ -592,6 +592,15 @@ class S3Keeper(S3Reader):
             if public & {"READ", "FULL_CONTROL"}:
                 facts["acl"] = "public-read"
         return facts
+
+
+def _is(listed: str, key: str) -> bool:
+    """Whether a key in a listing of what begins with `key` is that key itself.
+
+    Not every server encodes the keys of versions as asked; what XML cannot hold then arrives as U+FFFD. Since the server
+    compared the prefix with the real key, one of the same length is the same.
+    """
+    return listed == key or ("\ufffd" in listed and len(listed) == len(key))
 
 
 def _rights(facts: Mapping[str, str]) -> dict[str, str]:
