@@ -197,10 +197,13 @@ WHERE store = :store AND key = :key AND sha256 = :sha256;
 
 -- name: acted
 -- How many objects were begun to be hidden since a moment; the allowance is counted from this.
-SELECT COUNT(*) FROM (
-    SELECT DISTINCT store, key, sha256 FROM deeds
-    WHERE act = 'hide' AND state = 'begun' AND at >= :since AND drill = :drill
-) AS begun;
+SELECT COUNT(*) FROM deeds d
+WHERE d.at >= :since AND d.act = 'hide' AND d.state = 'begun' AND d.drill = :drill
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds e
+        WHERE e.store = d.store AND e.key = d.key AND e.sha256 = d.sha256 AND e.seq < d.seq
+            AND e.at >= :since AND e.act = 'hide' AND e.state = 'begun' AND e.drill = :drill
+    );
 
 -- name: hidden
 -- The newest hiding of each object and bytes, where no restoring was done after it; newest first.
@@ -282,8 +285,8 @@ WHERE d.act = 'hide' AND d.state IN ('done', 'moved')
     );
 
 -- name: totals_items
--- How many different contents the present objects hold.
-SELECT COUNT(DISTINCT sha256) FROM objects WHERE gone_at IS NULL;
+-- How many different contents the objects hold, or held when they were last there.
+SELECT COUNT(*) FROM (SELECT sha256 FROM objects WHERE sha256 IS NOT NULL GROUP BY sha256) AS items;
 
 -- name: chain
 -- The record of deeds, link by link.

@@ -91,10 +91,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The whole ledger in numbers. Everything but `gone`, `hidden` and the owed counts is about present objects."""
+    """The whole ledger in numbers. Everything but `items`, `gone`, `hidden` and the owed counts is about present objects."""
 
     objects: int = 0
-    items: int = 0  # different contents among them
+    items: int = 0  # different contents, gone ones included
     looked_at: int = 0  # settled by this engine version, wholly or not
     not_scanned: int = 0
     lacking: Mapping[str, int] = field(default_factory=dict)  # the same number by reason
@@ -202,15 +202,22 @@ def finding_columns(finding: Finding) -> Columns:
         "analyser": clean(finding.analyser),
         "version": clean(finding.version),
         "frame": finding.frame,
-        "source": dumps(finding.source),
-        "measures": dumps(dict(finding.measures)),
+        "source": dumps(finding.source) if finding.source else "",
+        "measures": dumps(dict(finding.measures)) if finding.measures else "",
     }
 
 
 def finding_of(row: Row) -> Finding:
     """The finding back."""
-    score = nan if row.score is None else row.score
-    return Finding(row.concept, score, row.analyser, row.version, row.frame, json.loads(row.source), json.loads(row.measures))
+    return Finding(
+        concept=row.concept,
+        score=nan if row.score is None else row.score,
+        analyser=row.analyser,
+        version=row.version,
+        frame=row.frame,
+        source=json.loads(row.source) if row.source else "",
+        measures=json.loads(row.measures) if row.measures else {},
+    )
 
 
 def decision_columns(decision: Decision) -> Columns:
