@@ -175,9 +175,9 @@ class App:
             in_flight=scan.in_flight_mb << 20,
         )
 
-    def scan(self, looker: Looker, *, again: bool = False) -> Scan:
+    def scan(self, looker: Looker, *, again: bool = False, partial: bool = False) -> Scan:
         """One scan, ready to run."""
-        return Scan(self.ledger, looker, self.policy, self.pace, self.clock, again=again)
+        return Scan(self.ledger, looker, self.policy, self.pace, self.clock, again=again, partial=partial)
 
     # -- stores -------------------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class Drill:
         if not listed:
             return
         scan.run(run, [OneObject(self.reader, self.key)], lambda _: None)
-        entry = next(self.ledger.entries(store=self.reader.name, key=self.key), None)
+        entry = self.ledger.entry(self.reader.name, self.key)
         look = entry.look if entry else None
         if look is None or look.standing is not Standing.SEEN:
             yield Station("looked at", False, (look.problem if look else "") or "nothing was recorded")

@@ -36,8 +36,12 @@ class Reason(StrEnum):
 
 
 class Step(StrEnum):
-    """What policy asks for. Nothing stronger exists: destruction is never a step."""
+    """What policy asks for. Nothing stronger exists: destruction is never a step.
 
+    NONE is on record for broken objects that no rule spoke about: not passed, not accused, still counted as not scanned.
+    """
+
+    NONE = "none"
     PASS = "pass"  # noqa: S105 - a step, not a password
     REVIEW = "review"
     QUARANTINE = "quarantine"

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import structlog
 
-from fediwarden.analysers import condense
+from fediwarden.analysers.condensing import condense
 from fediwarden.analysers.interface import Analyser
 from fediwarden.errors import CannotWrite, FediwardenError, Gone, Refused, TooLarge, Unreached, Unsettled
 from fediwarden.ledger import Ledger
@@ -170,7 +170,9 @@ class Tally:
                 case Step.REVIEW:
                     self.review += 1
                 case Step.PASS:
-                    self.passed += 1
+                    self.passed += look.standing is Standing.SEEN
+                case Step.NONE:
+                    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +400,7 @@ class Scan:
                 standing=look.standing.value,
                 partly=look.partly,
                 problem=look.problem,
-                decision=decision.step.value if decision else None,
+                decision=decision.step.value if decision else Step.NONE.value,
                 rule=decision.rule if decision else None,
                 ms=look.milliseconds,
             )
@@ -671,14 +673,11 @@ def rejudge(ledger: Ledger, run: RunId, policy: Policy, progress: Callable[[int]
     """Decide everything again whose decision another policy made, from the findings in the ledger; opens no picture."""
     tally = Tally()
     for page in ledger.stale(policy.digest):
-        decided = []
-        for entry in page:
-            verdict = ledger.verdict(entry.look.sha256) if entry.look and entry.look.sha256 else None
-            decision = decide(entry.look, policy, verdict) if entry.look else None
-            if entry.look is not None:
-                tally.add(entry.look, decision)
-            decided.append((entry, decision))
-        tally.listed += len(page)
-        ledger.decide(run, decided)
+        looks = [(entry, entry.look) for entry in page if entry.look is not None]
+        decided = [(entry, look, decision) for entry, look in looks if (decision := decide(look, policy)) is not None]
+        for _, look, decision in decided:
+            tally.add(look, decision)
+        tally.listed += len(decided)
+        ledger.decide(run, [(entry, decision) for entry, _, decision in decided])
         progress(tally.listed)
     return tally

@@ -13,6 +13,7 @@ from fediwarden.errors import Misconfigured
 from fediwarden.model import Decision, Finding, Look, Standing, Step
 
 NO_RULE = "no rule matched"
+STEPS = (Step.QUARANTINE.value, Step.REVIEW.value, Step.PASS.value)  # what a rule may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,10 @@ class Policy:
 
 
 def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decision | None:
-    """What `policy` makes of a look; None where there is nothing to decide on (unreached, gone, broken without evidence).
+    """What `policy` makes of a look; None where nobody looked (unreached, gone).
 
-    A person's earlier verdict about the same bytes stands over every rule. A broken look passes no one and accuses no one:
-    only a rule that matches what was found in the part that could be seen decides about it.
+    A person's earlier verdict about the same bytes stands over every rule. A broken look passes no one and accuses no one
+    (Step.NONE): only a rule that matches what was found in the part that could be seen decides about it.
     """
     if not look.settles:
         return None
@@ -111,7 +112,7 @@ def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decis
     for rule in policy.rules:
         if rule.matches(shown):
             if look.standing is Standing.BROKEN and rule.step is Step.PASS:
-                return None
+                return _undecided(look, policy)
             evidence = [found for name in (*rule.all, *rule.any) if (found := states[name][1]) is not None]
             return Decision(
                 step=rule.step,
@@ -122,8 +123,12 @@ def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decis
                 drill=any(found.concept == "drill" for found in evidence),
             )
     if look.standing is Standing.BROKEN:
-        return None
+        return _undecided(look, policy)
     return Decision(Step.PASS, NO_RULE, "nothing that any rule asks for was found", policy.digest)
+
+
+def _undecided(look: Look, policy: Policy) -> Decision:
+    return Decision(Step.NONE, NO_RULE, f"could not be seen: {look.reason.value if look.reason else look.problem}", policy.digest)
 
 
 def _because(rule: Rule, evidence: Iterable[Finding]) -> str:
@@ -220,8 +225,8 @@ def _rule(entry: object, marks: set[str], complain: _Complaint) -> Rule:
         raise complain("rule", "every rule needs a name")
     _known(table, {"name", "step", "because", "rank", "all", "any", "none"}, name, complain)
     step = table.get("step")
-    if not isinstance(step, str) or step not in {step.value for step in Step}:
-        raise complain(name, f"step is one of {', '.join(step.value for step in Step)}, not {step!r}")
+    if not isinstance(step, str) or step not in STEPS:
+        raise complain(name, f"step is one of {', '.join(STEPS)}, not {step!r}")
     because = _word(table.get("because", ""), name, complain)
     if not because:
         raise complain(name, 'a rule says because = "..." in words a moderator understands')

@@ -1,7 +1,9 @@
 """The outside of the cage: hands bytes in, takes checked frames and a report out. It imports no image library.
 
-`Cage` owns one preloaded process (`nursery`), which forks a fresh child for every object. A child that hangs, is killed or
-was never born makes an object *unreached*, to be tried again; a child that dies of the bytes it decoded makes it *broken*.
+`Cage` owns one preloaded process (`nursery`), which forks the children that decode. A fresh child for every object costs
+more than decoding a two-megapixel JPEG, so one that met nothing but plain, whole pictures goes on to the next, a bounded
+number of times; anything odd ends it, and a failure in a used child is tried again in a fresh one. A child that hangs, is
+killed or was never born makes an object *unreached*, to be tried again; one that dies of its bytes makes it *broken*.
 """
 
 import fcntl
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.media import wire
@@ -33,15 +35,22 @@ MEDIA_VERSION = "1"  # raised by whoever changes what a look sees: views, sampli
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0  # for the kernel to end a child that was killed, or that closed its pipe
 _PIPE_BYTES = 1 << 20
+_SUSPECT = (Reason.BOMB, Reason.TOO_SLOW, Reason.CRASHED)  # what a child's past may bring about
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from fediwarden.media.nursery import main; sys.exit(main())"
+
+_ORDINARY = frozenset({"claim", "comment", "segment", "coverage"})  # notes that do not end a child's life
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Child:
-    """What becomes known about the end of one child."""
+    """One child as seen from outside: where to hand objects in and read results, and what is known of its end."""
 
+    number: int
+    requests: int
+    results: int
+    served: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     status: int | None = None  # as `waitpid` gives it; None where nobody knows
     cpu: float = 0.0
@@ -49,7 +58,7 @@ class _Child:
 
 
 class Cage:
-    """Looks at any bytes. Safe to use from many threads at once; each `look` is a process of its own.
+    """Looks at any bytes. Safe to use from many threads at once; looks under way never share a process.
 
     With `reduced`, a missing layer of the lockdown is accepted. `close` may be called twice.
     """
@@ -117,14 +126,14 @@ class Cage:
 
     @contextmanager
     def _look(self, blob: Blob) -> Iterator["Peek"]:
+        report = None
         if not blob.data:
-            yield Peek.settled(Report(reason=Reason.EMPTY, problem="no bytes at all"))
-            return
-        if len(blob.data) > self._limits.memory_mb << 19:  # half: the child needs room to decode
-            yield Peek.settled(Report(reason=Reason.TOO_LARGE, problem=f"{len(blob.data)} bytes"))
-            return
-        self.start()
-        peek = Peek(self._running(), blob, self._limits, reduced=self._reduced)
+            report = Report(reason=Reason.EMPTY, problem="no bytes at all")
+        elif len(blob.data) > self._limits.memory_mb << 19:  # half: the child needs room to decode
+            report = Report(reason=Reason.TOO_LARGE, problem=f"{len(blob.data)} bytes")
+        else:
+            self.start()
+        peek = Peek(None if report else self._running(), blob, self._limits, report)
         try:
             yield peek
         finally:
@@ -155,20 +164,12 @@ class Cage:
 class Peek:
     """One look under way. Iterate `frames` to its end, then read `report`; leaving early ends the child."""
 
-    def __init__(self, nursery: "_Nursery", blob: Blob, limits: Limits, *, reduced: bool) -> None:
+    def __init__(self, nursery: "_Nursery | None", blob: Blob, limits: Limits, report: Report | None = None) -> None:
         self._nursery = nursery
+        self._blob = blob
         self._limits = limits
-        self._report: Report | None = None
-        self._number, self._child, self._pipe = nursery.fork(
-            blob.data, {"claimed": wire.clean(blob.claimed, 100), "ending": _ending(blob.ref.key), "reduced": reduced}
-        )
-
-    @classmethod
-    def settled(cls, report: Report) -> "Peek":
-        """A look that needs no child."""
-        peek = cls.__new__(cls)
-        peek._pipe, peek._report = -1, report
-        return peek
+        self._report = report
+        self._child: _Child | None = None if nursery is None else nursery.take()
 
     @property
     def report(self) -> Report:
@@ -182,11 +183,48 @@ class Peek:
 
         Raises Unreached where the child fell silent, was killed from outside, or the preloaded process died.
         """
-        if self._report is not None or self._pipe < 0:
+        if self._report is not None or self._nursery is None or self._child is None:
             return
-        reader = wire.Reader(self._pipe, self._limits.wall_seconds, max(self._limits.frame_edge, self._limits.animated_edge))
         sent = 0
         try:
+            for frame in self._attempt(self._child):
+                sent += 1
+                yield frame
+            if self._suspect(self._child):
+                # what an earlier object left behind in this child may be to blame: once more, in a fresh one
+                self._report = None
+                self._nursery.kill(self._child)
+                self._child = self._nursery.take(fresh=True)
+                for number, frame in enumerate(self._attempt(self._child)):
+                    if number >= sent:
+                        yield frame
+        finally:
+            self.close()
+
+    def _suspect(self, child: "_Child") -> bool:
+        return self._report is not None and self._report.reason in _SUSPECT and child.served > 1
+
+    def close(self) -> None:
+        """Let the child go: back to its kin after a plain picture, else to its end."""
+        if self._child is None or self._nursery is None:
+            return
+        child, self._child = self._child, None
+        if self._report is not None and _plain(self._report) and child.served < self._limits.objects_per_child:
+            self._nursery.give_back(child)
+        elif self._report is not None and self._report.reason is None:
+            self._nursery.dismiss(child)
+        else:
+            self._nursery.kill(child)
+
+    def _attempt(self, child: "_Child") -> Iterator[Frame]:
+        """Send the object to one child and yield its frames; afterwards there is a report."""
+        reader = wire.Reader(child.results, self._limits.wall_seconds, max(self._limits.frame_edge, self._limits.animated_edge))
+        facts = {"claimed": wire.clean(self._blob.claimed, 100), "ending": _ending(self._blob.ref.key)}
+        child.served += 1
+        sent = 0
+        try:
+            with suppress(BrokenPipeError):  # how it died is asked below
+                wire.write_request(child.requests, facts, self._blob.data, self._limits.wall_seconds)
             while True:
                 message = reader.next()
                 if isinstance(message, Frame):
@@ -198,45 +236,38 @@ class Peek:
                     self._report = message
                     return
                 elif message is None:
-                    self._report = self._obituary("")
+                    self._report = self._obituary(child, "")
                     return
                 else:
                     raise Garbled("a message out of place")  # noqa: TRY301
         except Silent as error:
             raise Unreached(f"the decoder gave no sign of life for {self._limits.wall_seconds:g} seconds") from error
         except Garbled as error:
-            self._report = self._obituary(str(error))
-        finally:
-            self.close()
+            self._report = self._obituary(child, str(error))
 
-    def close(self) -> None:
-        """End the child if it still lives, and forget it."""
-        if self._pipe < 0:
-            return
-        os.close(self._pipe)
-        self._pipe = -1
-        if self._report is None or not self._child.ended.is_set():
-            self._nursery.kill(self._number, self._child)
-        self._nursery.forget(self._number)
-
-    def _obituary(self, garbled: str) -> Report:
+    def _obituary(self, child: "_Child", garbled: str) -> Report:
         """What the end of a child without a report means; raises Unreached where its bytes may not be the cause."""
-        if not self._child.ended.wait(1.0 if garbled else _END_SECONDS):
-            self._nursery.kill(self._number, self._child)
+        if not child.ended.wait(1.0 if garbled else _END_SECONDS):
             if garbled:
                 return Report(reason=Reason.CRASHED, problem=f"the decoder sent {garbled}")
             raise Unreached("the decoder closed its pipe and did not end")
-        status = self._child.status
-        if status is None:
-            raise Unreached(self._child.why or "the preloaded process of the cage died")
-        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-        if number == signal.SIGXCPU or (number == signal.SIGKILL and self._child.cpu >= self._limits.cpu_seconds):
+        if child.status is None:
+            raise Unreached(child.why or "the preloaded process of the cage died")
+        number = os.WTERMSIG(child.status) if os.WIFSIGNALED(child.status) else 0
+        slow = number == signal.SIGKILL and child.cpu >= self._limits.cpu_seconds
+        if slow or number in (signal.SIGPROF, signal.SIGXCPU):
             return Report(reason=Reason.TOO_SLOW, problem=f"used up its {self._limits.cpu_seconds} seconds of processor time")
         if number == signal.SIGKILL:
             raise Unreached("the decoder was killed from outside, perhaps for want of memory")
         if number:
             return Report(reason=Reason.CRASHED, problem=f"the decoder died of {signal.Signals(number).name}")
         return Report(reason=Reason.CRASHED, problem=f"the decoder sent {garbled or 'no report'}")
+
+
+def _plain(report: Report) -> bool:
+    """Whether nothing about the object was out of the ordinary, so that the child that decoded it may do another."""
+    still = report.kind is not None and report.kind.format not in ("mp4", "mov", "webm", "unknown")
+    return still and report.reason is None and not report.unopened and all(note.what in _ORDINARY for note in report.notes)
 
 
 class _Nursery:
@@ -246,7 +277,9 @@ class _Nursery:
         self._reduced = reduced
         self._lock = threading.Lock()
         self._children: dict[int, _Child] = {}
+        self._idle: list[_Child] = []
         self._last = 0
+        self._closed = False
         self.dead = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         complaints = os.memfd_create("nursery", os.MFD_CLOEXEC)
@@ -290,59 +323,83 @@ class _Nursery:
             hint="is Pillow installed in this environment? see `fediwarden doctor`",
         )
 
-    def fork(self, data: bytes, order: Mapping[str, Any]) -> tuple[int, _Child, int]:
-        """Have a child made for `data`; returns its number, what will be known of its end, and the pipe to read."""
-        child = _Child()
+    def take(self, *, fresh: bool = False) -> _Child:
+        """A child that waits for an object: one that has done plain pictures before, or a new one."""
         with self._lock:
             if self.dead:
                 raise Unreached("the preloaded process of the cage died")
+            if self._idle and not fresh:
+                return self._idle.pop()
             self._last += 1
             number = self._last
-            self._children[number] = child
         opened: list[int] = []
         try:
-            opened.append(_sealed(data))
-            reading, writing = os.pipe()
-            opened += [reading, writing]
-            os.set_blocking(reading, False)
-            with suppress(OSError):  # a full share of pipe memory only makes it slower
-                fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            socket.send_fds(self._channel, [json.dumps({**order, "look": number}).encode()], [opened[0], writing])
-            opened.remove(reading)
+            for _ in range(2):
+                opened += os.pipe()
+            theirs_in, requests, results, theirs_out = opened
+            for ours in (requests, results):
+                os.set_blocking(ours, False)
+                with suppress(OSError):  # a full share of pipe memory only makes it slower
+                    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            child = _Child(number, requests, results)
+            with self._lock:
+                self._children[number] = child
+            order = json.dumps({"fork": number, "reduced": self._reduced}).encode()
+            socket.send_fds(self._channel, [order], [theirs_in, theirs_out])
+            opened = [theirs_in, theirs_out]
         except OSError as error:
-            self.forget(number)
+            with self._lock:
+                self._children.pop(number, None)
             raise Unreached(f"no child for the decoder: {error.strerror}") from error
         finally:
             for descriptor in opened:
                 os.close(descriptor)
-        return number, child, reading
+        return child
+
+    def give_back(self, child: _Child) -> None:
+        """Keep a child for the next object."""
+        with self._lock:
+            if not self.dead and not self._closed:
+                self._idle.append(child)
+                return
+        self.dismiss(child)
+
+    def dismiss(self, child: _Child) -> None:
+        """Close the pipes of a child, which ends an honest one."""
+        for descriptor in (child.requests, child.results):
+            os.close(descriptor)
+        with self._lock:
+            self._children.pop(child.number, None)
+
+    def kill(self, child: _Child) -> None:
+        """End a child and wait until it has ended, so that its memory is free again."""
+        if not child.ended.is_set():
+            with suppress(OSError):
+                self._channel.send(json.dumps({"kill": child.number}).encode())
+            child.ended.wait(_END_SECONDS)
+        self.dismiss(child)
 
     def test(self, seconds: float) -> tuple[Mapping[str, bool], Mapping[str, str]]:
         """Which layers stand in a child, and how each forbidden thing was answered there."""
-        number, child, pipe = self.fork(b"test", {"test": True})
+        child = self.take(fresh=True)
         try:
-            message = wire.Reader(pipe, seconds, 1).next()
+            with suppress(BrokenPipeError):
+                wire.write_request(child.requests, {"test": True}, b"", seconds)
+            message = wire.Reader(child.results, seconds, 1).next()
             if not isinstance(message, bytes):
                 child.ended.wait(_END_SECONDS)
                 raise Garbled(f"no self-test came back (status {child.status})")
             return wire.self_test(message)
         finally:
-            os.close(pipe)
-            self.forget(number)
-
-    def kill(self, number: int, child: _Child) -> None:
-        """End a child and wait until it has ended, so that its memory is free again."""
-        with suppress(OSError):
-            self._channel.send(json.dumps({"kill": number}).encode())
-        child.ended.wait(_END_SECONDS)
-
-    def forget(self, number: int) -> None:
-        """Expect nothing more of this child."""
-        with self._lock:
-            self._children.pop(number, None)
+            self.kill(child)
 
     def close(self) -> None:
         """Close the socket, which ends the process and its children."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for child in idle:
+            self.dismiss(child)
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
         try:
@@ -373,22 +430,6 @@ class _Nursery:
         for child in orphans:
             child.why = child.why or "the preloaded process of the cage died"
             child.ended.set()
-
-
-def _sealed(data: bytes) -> int:
-    """A file in memory that holds `data` and can never be written again."""
-    descriptor = os.memfd_create("object", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        fcntl.fcntl(
-            descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        )
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _ending(key: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the cage. All but the first three change what is seen, and so belong to the version of a look."""
+    """Bounds of the cage. All but times and `objects_per_child` decide what is seen."""
 
     wall_seconds: float = 120.0  # without any message from the child
     cpu_seconds: int = 60
@@ -20,6 +20,7 @@ class Limits:
     archive_depth: int = 3
     archive_mb: int = 64  # unpacked, of all archives in one object together
     embedded: int = 64  # pictures and videos found inside one object
+    objects_per_child: int = 24  # one child looks at this many at most, and only while each was a plain, whole picture
     views: int = 1024  # frames, tiles and grounds of one object together
 
     def as_json(self) -> dict[str, int | float]:
@@ -36,4 +37,4 @@ class Limits:
 
     def what_is_seen(self) -> tuple[tuple[str, int | float], ...]:
         """The limits that decide what a look sees, in a stable order."""
-        return tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "wall_seconds")
+        return tuple((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in ("wall_seconds", "objects_per_child"))

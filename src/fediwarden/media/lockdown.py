@@ -48,6 +48,7 @@ _CALLS: Mapping[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch6
     "mincore": (27, 232),
     "madvise": (28, 233),
     "nanosleep": (35, 101),
+    "setitimer": (38, 103),
     "getpid": (39, 172),
     "exit": (60, 93),
     "uname": (63, 160),

@@ -1,7 +1,8 @@
-"""The preloaded parent of the caged children: loads decoders once, forks one child for each object, decodes nothing foreign.
+"""The preloaded parent of the caged children: loads decoders once, forks children when told, decodes nothing foreign.
 
 Runs as a process of its own with an empty environment and one socket; when that closes, it and its children end. The
-protocol on the socket is one JSON object a datagram, with the object's bytes and the result pipe as file descriptors.
+protocol on the socket is one JSON object a datagram, with the two pipes of a new child as file descriptors. Objects
+themselves go straight to the child.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import tarfile
 import time
 import traceback
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -36,7 +38,7 @@ from fediwarden.media.lockdown import Walls
 from fediwarden.media.views import Views
 from fediwarden.model import Frame, Reason
 
-_BYTES, _PIPE = 3, 4  # the only descriptors a child keeps besides the three that lead nowhere
+_REQUESTS, _RESULTS = 3, 4  # the only descriptors a child keeps besides the three that lead nowhere
 _REQUEST_BYTES = 4096
 
 
@@ -162,7 +164,7 @@ class Nursery:
         self._video = video
         self._misbehave = misbehave
         self._without = without
-        self._children: dict[int, int] = {}  # process: number of the look
+        self._children: dict[int, int] = {}  # process: its number
 
     def serve(self) -> None:
         """Answer requests and report ends of children until the other side closes."""
@@ -208,7 +210,7 @@ class Nursery:
         try:
             self._fork(order, descriptors)
         except OSError as error:
-            self._say({"ended": order["look"], "status": None, "why": f"cannot fork: {error.strerror}"})
+            self._say({"ended": order["fork"], "status": None, "why": f"cannot fork: {error.strerror}"})
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -218,7 +220,7 @@ class Nursery:
         parent = os.getpid()
         process = os.fork()
         if process:
-            self._children[process] = order["look"]
+            self._children[process] = order["fork"]
             return
         status = 1
         try:
@@ -234,27 +236,31 @@ class Nursery:
         for standard in (0, 1, 2):
             os.dup2(nowhere, standard)
         high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 16) for descriptor in descriptors]
-        for descriptor, place in zip(high, (_BYTES, _PIPE), strict=True):
+        for descriptor, place in zip(high, (_REQUESTS, _RESULTS), strict=True):
             os.dup2(descriptor, place)
         _close_from(5)
-        data = _all_of(_BYTES)  # a copy, before the walls go up: finding out a size is a call they refuse
-        stands = lockdown.lock(Walls(self._limits.memory_mb << 20, self._limits.cpu_seconds), parent, self._without)
-        if order.get("test"):
-            wire.send(_PIPE, b"S", json.dumps({"layers": stands, "answers": _attempts()}).encode())
-            return
-        if not order.get("reduced") and not all(stands.values()):
-            wire.send_report(_PIPE, wire.Report(reason=Reason.CRASHED, problem="a layer of the cage is missing"))
-            return
+        walls = Walls(self._limits.memory_mb << 20, self._limits.cpu_seconds * self._limits.objects_per_child)
+        stands = lockdown.lock(walls, parent, self._without)
+        while (request := wire.read_request(_REQUESTS)) is not None:
+            facts, data = request
+            if facts.get("test"):
+                wire.send(_RESULTS, b"S", json.dumps({"layers": stands, "answers": _attempts()}).encode())
+            elif order.get("reduced") or all(stands.values()):
+                signal.setitimer(signal.ITIMER_PROF, self._limits.cpu_seconds)  # the kernel ends the child when it rings
+                wire.send_report(_RESULTS, self._look(facts, data))
+            else:
+                return
+
+    def _look(self, facts: dict[str, Any], data: bytes) -> wire.Report:
         if self._misbehave:
             _obey(data)
-        looker = Looker(self._limits, lambda frame: wire.send_frame(_PIPE, frame), self._video)
+        looker = Looker(self._limits, lambda frame: wire.send_frame(_RESULTS, frame), self._video)
         try:
-            report = looker.look(data, str(order.get("claimed", "")), str(order.get("ending", "")))
+            return looker.look(data, str(facts.get("claimed", "")), str(facts.get("ending", "")))
         except Exception as error:  # noqa: BLE001 - an error of ours that these bytes bring out must not pass for a look
             spot = traceback.extract_tb(error.__traceback__)[-1]
             problem = f"{type(error).__name__} at {spot.name}:{spot.lineno}: {error}"
-            report = wire.Report(reason=Reason.CRASHED, problem=problem)
-        wire.send_report(_PIPE, report)
+            return wire.Report(reason=Reason.CRASHED, problem=problem)
 
     def _bury(self) -> None:
         while self._children:
@@ -271,21 +277,13 @@ def _close_from(first: int) -> None:
     os.closerange(first, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def _all_of(descriptor: int) -> bytes:
-    size = os.fstat(descriptor).st_size
-    data = os.pread(descriptor, size, 0)
-    while len(data) < size:  # one read gives at most 2 GB
-        data += os.pread(descriptor, size - len(data), len(data))
-    return data
-
-
 def _attempts() -> dict[str, str]:
     """Try everything the cage forbids, and say what the kernel answered: an error's name, or "allowed"."""
-    attempts = {
+    attempts: dict[str, Callable[[], object]] = {
         "open": lambda: os.open("/etc/passwd", os.O_RDONLY),
         "create": lambda: os.open("/tmp/fediwarden-cage", os.O_CREAT | os.O_WRONLY, 0o600),  # noqa: S108 - must fail
         "listdir": lambda: os.listdir("/"),  # noqa: PTH208 - pathlib is not preloaded
-        "socket": lambda: socket.socket(),
+        "socket": socket.socket,
         "fork": _try_fork,
         "exec": lambda: os.execv("/nonexistent/program", ["program"]),  # noqa: S606 - refused before it is missed
         "kill": lambda: os.kill(os.getppid(), 0),
@@ -338,11 +336,11 @@ def _obey(data: bytes) -> None:
         case b"exit":
             os._exit(7)
         case b"say":  # any bytes on the pipe
-            os.write(_PIPE, data[14:])
+            os.write(_RESULTS, data[14:])
             os._exit(0)
         case b"flood":
             while True:
-                os.write(_PIPE, b"F" + b"\xff" * 65535)
+                os.write(_RESULTS, b"F" + b"\xff" * 65535)
         case _:
             return
 
@@ -350,7 +348,7 @@ def _obey(data: bytes) -> None:
 def _crash() -> None:
     import ctypes
 
-    ctypes.memset(0, 0, 1)
+    ctypes.memset(ctypes.c_void_p(1), 0, 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What crosses the wall of the cage, and how little of it is believed: bounded frames and one bounded report.
 
-A message is a type byte, a 32-bit length and a body. The reading side treats the writing side as taken over by the
+A request is its facts as JSON and the bytes of an object; a message back is a type byte, a 32-bit length and a body. The reading side treats the writing side as taken over by the
 bytes it decoded: every length, count, number and string is checked against a bound before it is used. No pickling.
 """
 
@@ -25,6 +25,7 @@ FACTS = 200  # notes, and payloads not opened, of one report
 REPORT_BYTES = 1 << 20
 
 _HEAD = struct.Struct(">cI")
+_REQUEST = struct.Struct(">IQ")
 _FRAME = struct.Struct(">IIIdBHHB")
 _GROUNDS = (Ground.OPAQUE, Ground.BLACK, Ground.WHITE)
 
@@ -95,7 +96,40 @@ def send_report(pipe: int, report: Report) -> None:
     send(pipe, b"R", json.dumps(body).encode())
 
 
+def read_request(pipe: int) -> tuple[dict[str, Any], bytes] | None:
+    """The next object to look at, in the cage: its facts and its bytes; None when no more will come."""
+    head = _read(pipe, _REQUEST.size)
+    if len(head) < _REQUEST.size:
+        return None
+    facts, size = _REQUEST.unpack(head)
+    return json.loads(_read(pipe, facts)), _read(pipe, size)
+
+
+def _read(pipe: int, size: int) -> bytes:
+    buffer = bytearray(size)
+    view, got = memoryview(buffer), 0
+    while got < size and (n := os.readv(pipe, [view[got:]])):
+        got += n
+    view.release()
+    return bytes(buffer) if got == size else b""
+
+
 # --- reading, outside ---------------------------------------------------------------------------------------------------
+
+
+def write_request(pipe: int, facts: Mapping[str, Any], data: bytes, wall_seconds: float) -> None:
+    """Hand one object to a child over a non-blocking pipe; raises Silent where it does not take it, BrokenPipeError where it died."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    told = json.dumps(facts).encode()
+    for part in (_REQUEST.pack(len(told), len(data)) + told, data):
+        view = memoryview(part)
+        while view:
+            try:
+                view = view[os.write(pipe, view) :]
+            except BlockingIOError:
+                if not poll.poll(max(1, int(wall_seconds * 1000))):
+                    raise Silent from None
 
 
 class Reader:

@@ -1,0 +1,186 @@
+"""`apply` and `restore`: the only commands that change a store, and only as the ledger says; decides nothing."""
+
+from pathlib import Path
+
+import typer
+
+from fediwarden.actions import Outcome, Plan, Result
+from fediwarden.app import App
+from fediwarden.cli.common import JSON, agreed, build, recorded
+from fediwarden.cli.output import emit, plain, result, row, say, show, table
+from fediwarden.errors import Exit, Misconfigured
+from fediwarden.model import DeedEvent, StoreName
+
+SHOWN = 20  # owed objects listed before the question; the rest is counted
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(apply)
+    app.command()(restore)
+
+
+def apply(
+    yes: bool = typer.Option(False, "--yes", "-y", help="Do it without asking."),
+    limit: int | None = typer.Option(None, "--limit", min=1, help="Do at most this many now."),
+    only: list[str] = typer.Option([], "--only", metavar="KEY", help="Only this object; may be given several times."),
+    budget: int | None = typer.Option(
+        None, "--budget", min=1, help="For a first pass: allow this many today instead of the daily allowance."
+    ),
+    json: bool = JSON,
+) -> int:
+    """Take suspected objects out of public reach: sealed in the vault first, then hidden, then read back. Reversible.
+
+    Uses what the scans found and looks at no picture. At most the day's allowance is done, worst first; what is over it
+    stays owed. What failed stays owed too and is tried by the next apply. `fediwarden restore KEY` puts one back.
+    Exit code 6 if the allowance is used up with work owed, 3 if some deed failed or an object changed, 5 if a store failed.
+    """
+    app = build()
+    profile = app.profile
+    acting = app.settings.acting
+    with (
+        recorded(app, "apply", {"only": " ".join(only), "limit": str(limit or ""), "budget": str(budget or "")}) as run,
+        app.warden(run.id) as warden,
+    ):
+        plan = warden.plan(
+            allowance=acting.allowance if budget is None else budget,
+            drill_allowance=acting.drill_allowance,
+            only=only,
+            limit=limit,
+        )
+        if not plan.todo:
+            return _nothing(plan, json=json)
+        if not yes and not _agreed(plan, app, profile.keep == "preserve", budget):
+            say("nothing was done")
+            return Exit.USAGE
+        results: list[Result] = []
+        for done in warden.apply(plan):
+            results.append(done)
+            _tell(done, json=json)
+        outcomes = [done.outcome for done in results]
+        run.counts.update({outcome.value: outcomes.count(outcome) for outcome in Outcome})
+        left = sum(1 for _ in app.ledger.owed())
+    counts = {outcome.value: outcomes.count(outcome) for outcome in Outcome}
+    if json:
+        emit({**counts, "owed": left, "over_allowance": plan.over})
+    else:
+        result(
+            f"{counts['done']:,} hidden, {counts['failed']:,} failed and still owed, {counts['changed']:,} changed meanwhile, "
+            f"{counts['gone']:,} were gone; {left:,} still owed"
+        )
+        if plan.over:
+            result(
+                f"{plan.over:,} are over today's allowance of {acting.allowance:,}: they stay owed. --budget N allows more for a first pass"
+            )
+    if counts["failed"] or counts["changed"]:
+        return Exit.NOT_SCANNED
+    return Exit.ALLOWANCE if plan.over else Exit.OK
+
+
+def _nothing(plan: Plan, *, json: bool) -> int:
+    if json:
+        emit({**{outcome.value: 0 for outcome in Outcome}, "owed": plan.owed, "over_allowance": plan.over})
+    elif plan.over:
+        result(f"today's allowance is used up; {plan.over:,} objects stay owed. --budget N allows more, knowingly")
+    else:
+        result("nothing is owed")
+    return Exit.ALLOWANCE if plan.over else Exit.OK
+
+
+def _agreed(plan: Plan, app: App, sealed: bool, budget: int | None) -> bool:
+    shown = table("store", "key", "rule", "because")
+    for owed in plan.todo[:SHOWN]:
+        row(shown, owed.ref.store, plain(owed.ref.key, 60), owed.decision.rule, owed.decision.because)
+    show(shown)
+    if len(plan.todo) > SHOWN:
+        result(f"... and {len(plan.todo) - SHOWN:,} more")
+    where = (
+        f"sealed in {app.configuration.path(app.settings.vault.folder)}, then hidden"
+        if sealed
+        else "hidden, not sealed (the profile keeps metadata only)"
+    )
+    allowed = (
+        f"a budget of {budget:,} instead of the allowance"
+        if budget is not None
+        else f"{plan.left_today:,} left of today's allowance"
+    )
+    return agreed(f"{len(plan.todo):,} objects will be {where} ({allowed}). Go on?")
+
+
+def _tell(done: Result, *, json: bool) -> None:
+    if json:
+        emit(
+            {
+                "store": done.store,
+                "key": done.key,
+                "sha256": done.sha256,
+                "outcome": done.outcome.value,
+                "problem": done.problem,
+                "drill": done.drill,
+            }
+        )
+        return
+    words = {
+        Outcome.DONE: "hidden",
+        Outcome.CHANGED: "changed, left alone",
+        Outcome.GONE: "already gone",
+        Outcome.FAILED: "FAILED, still owed",
+    }
+    result(f"{words[done.outcome]}: {plain(done.store)}: {plain(done.key)}{f': {plain(done.problem)}' if done.problem else ''}")
+    if done.hint:
+        say(f"  hint: {plain(done.hint)}")
+
+
+def restore(
+    keys: list[str] = typer.Argument(
+        ..., metavar="KEY...", help="The objects to put back, as `fediwarden list --hidden` names them."
+    ),
+    store: str = typer.Option("", "--store", help="The store, where one key is hidden in several."),
+    identity: list[Path] = typer.Option(
+        [], "--identity", metavar="FILE", help="A private key of the vault, where only the vault holds the bytes."
+    ),
+    because: str = typer.Option("not what it was taken for", "--because", help="Why, for the record."),
+    json: bool = JSON,
+) -> int:
+    """Put hidden objects back, byte for byte, with their metadata.
+
+    Your word that these bytes pass is recorded and stands over every later scan. From the quarantine place no key is
+    needed; where the store keeps nothing, the vault is opened with one of its private keys, in memory only.
+    Exit code 3 if one could not be restored.
+    """
+    app = build()
+    hidden = [_find(app, key, store) for key in keys]
+    failed = False
+    with recorded(app, "restore", {"because": because}) as run, app.warden(run.id) as warden:
+        for event in hidden:
+            done = warden.restore(event, identity, because)
+            failed |= done.outcome is not Outcome.DONE
+            if json:
+                emit(
+                    {
+                        "store": done.store,
+                        "key": done.key,
+                        "sha256": done.sha256,
+                        "outcome": "restored" if done.outcome is Outcome.DONE else "failed",
+                        "problem": done.problem,
+                    }
+                )
+            else:
+                words = "restored" if done.outcome is Outcome.DONE else "FAILED, still hidden"
+                result(f"{words}: {plain(done.store)}: {plain(done.key)}{f': {plain(done.problem)}' if done.problem else ''}")
+                if done.hint:
+                    say(f"  hint: {plain(done.hint)}")
+    return Exit.NOT_SCANNED if failed else Exit.OK
+
+
+def _find(app: App, key: str, store: str) -> DeedEvent:
+    name = StoreName(app.store(store).name) if store else None
+    found = list(app.ledger.hidden(key=key, store=name))
+    if not found:
+        raise Misconfigured(f"{plain(key)} is not hidden", hint="`fediwarden list --hidden` names what is")
+    if len(found) > 1:
+        raise Misconfigured(
+            f"{plain(key)} is hidden in several stores: {', '.join(event.store for event in found)}",
+            hint="say which with --store",
+        )
+    return found[0]

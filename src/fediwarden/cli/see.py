@@ -1,0 +1,252 @@
+"""`status`, `list` and `explain`: what the ledger knows, in words or JSON; changes nothing and decides nothing."""
+
+import typer
+
+from fediwarden.actions import midnight
+from fediwarden.app import App
+from fediwarden.cli.common import JSON, build
+from fediwarden.cli.output import (
+    deed_words,
+    emit,
+    entry_json,
+    finding_json,
+    kind_json,
+    plain,
+    result,
+    row,
+    say,
+    show,
+    size,
+    step_name,
+    table,
+)
+from fediwarden.errors import Exit, FediwardenError, Misconfigured
+from fediwarden.ledger import Entry
+from fediwarden.model import Act, DeedState, EngineVersion, Finding, Look, Standing, Step, StoreName
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(status)
+    app.command(name="list")(list_objects)
+    app.command()(explain)
+
+
+def status(json: bool = JSON) -> int:
+    """How things stand: first of all how many objects are not scanned.
+
+    Exit code 0 whatever it shows, unless the ledger cannot be read (4).
+    """
+    app = build()
+    try:
+        engine, problem = app.engine, ""
+        layers = app.layers().layers
+    except FediwardenError as error:
+        engine, problem, layers = None, f"{error}; {error.hint}", {}
+    finally:
+        app.cage.close()
+    totals = app.ledger.totals(engine or EngineVersion(""))
+    since = midnight(app.clock())
+    used = app.ledger.acted(since, drill=False)
+    if json:
+        emit(
+            {
+                "objects": totals.objects,
+                "not_scanned": totals.not_scanned,
+                "not_scanned_because": dict(totals.lacking),
+                "items": totals.items,
+                "looked_at": totals.looked_at,
+                "flagged": totals.flagged,
+                "review": totals.review,
+                "passed": totals.passed,
+                "owed": totals.owed,
+                "owed_drill": totals.owed_drill,
+                "hidden": totals.hidden,
+                "gone": totals.gone,
+                "allowance": app.settings.acting.allowance,
+                "allowance_used": used,
+                "profile": app.settings.profile or None,
+                "engine": engine,
+                "engine_problem": problem,
+                "policy": app.policy.digest,
+                "cage": app.settings.media.cage,
+                "cage_layers": dict(layers),
+            }
+        )
+        return Exit.OK
+    result(f"{totals.not_scanned:,} of {totals.objects:,} objects not scanned")
+    for reason, count in sorted(totals.lacking.items(), key=lambda item: -item[1]):
+        result(f"    {count:>9,}  {reason}")
+    shown = table(">objects", "what")
+    row(shown, f"{totals.items:,}", "different contents")
+    row(shown, f"{totals.flagged:,}", "suspected (quarantine decided)")
+    row(shown, f"{totals.review:,}", "for a person to review")
+    row(shown, f"{totals.passed:,}", "passed")
+    row(
+        shown,
+        f"{totals.owed:,}",
+        "owed: decided and not yet hidden" + (f" (and {totals.owed_drill:,} drill pictures)" if totals.owed_drill else ""),
+    )
+    row(shown, f"{totals.hidden:,}", "hidden, can be restored")
+    row(shown, f"{totals.gone:,}", "gone from their stores")
+    show(shown)
+    result(f"allowance: {used:,} of {app.settings.acting.allowance:,} used today (UTC)")
+    result(f"profile: {app.settings.profile or 'none chosen; nothing can be applied'}")
+    walls = ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in layers.items())
+    result(f"cage: {app.settings.media.cage}{f' ({walls})' if walls else ''}")
+    result(f"engine: {engine or 'none'}; policy: {app.policy.name} {app.policy.digest}")
+    if problem:
+        say(f"fediwarden: {plain(problem)}")
+    return Exit.OK
+
+
+def list_objects(
+    store: str = typer.Option("", "--store", help="Only this store."),
+    key: str = typer.Option("", "--key", help="Only this key."),
+    standing: Standing | None = typer.Option(None, "--standing", help="Only objects whose last look got this far."),
+    step: Step | None = typer.Option(None, "--step", help="Only objects with this decision."),
+    not_scanned: bool = typer.Option(False, "--not-scanned", help="Only what is not scanned, with the reason."),
+    hidden: bool = typer.Option(False, "--hidden", help="Only what is hidden and can be restored."),
+    gone: bool = typer.Option(False, "--gone", help="Also objects that are gone from their stores."),
+    json: bool = JSON,
+) -> int:
+    """Every object the ledger knows, or those that meet the filters, with standing, decision and deed."""
+    app = build()
+    name = StoreName(app.store(store).name) if store else None
+    entries = app.ledger.entries(
+        store=name,
+        key=key or None,
+        standing=standing,
+        step=step,
+        deed=DeedState.DONE if hidden else None,
+        act=Act.HIDE if hidden else None,
+        not_scanned=not_scanned,
+    )
+    for entry in entries:
+        if entry.gone and not gone and not key:
+            continue
+        if json:
+            emit(entry_json(entry))
+        else:
+            result("  ".join(_line(entry)))
+    return Exit.OK
+
+
+def _line(entry: Entry) -> list[str]:
+    standing = entry.standing.value if entry.standing else "not looked at"
+    decision = step_name(entry.decision) or "-"
+    why = entry.decision.rule if entry.decision and decision not in ("-", "pass") else entry.lacking
+    return [
+        f"{standing:<9}",
+        f"{decision:<10}",
+        f"{deed_words(entry) or '-':<8}",
+        plain(entry.ref.store),
+        plain(entry.ref.key),
+        *([f"({plain(why)})"] if why else []),
+    ]
+
+
+def explain(
+    key: str = typer.Argument(..., metavar="KEY", help="The object's key, as `fediwarden list` shows it."),
+    store: str = typer.Option("", "--store", help="The store, where several hold this key."),
+    json: bool = JSON,
+) -> int:
+    """Say in words what was seen in an object, why it was decided as it was, and what was done with it."""
+    app = build()
+    entry = _find(app, key, store)
+    history = app.ledger.history(entry.ref.store, entry.ref.key)
+    look = entry.look
+    if json:
+        emit(
+            {
+                **entry_json(entry),
+                "media": kind_json(look),
+                "engine": entry.engine,
+                "findings": [finding_json(found) for found in (look.findings if look else ())],
+                "notes": [
+                    {"what": note.what, "where": note.where, "size": note.size, "detail": note.detail}
+                    for note in (look.notes if look else ())
+                ],
+                "unopened": [
+                    {"where": item.where, "why": item.why, "size": item.size} for item in (look.unopened if look else ())
+                ],
+                "decisions": [
+                    {
+                        "at": made.at,
+                        "step": made.decision.step.value,
+                        "rule": made.decision.rule,
+                        "because": made.decision.because,
+                        "by": made.decision.by,
+                        "policy": made.decision.policy,
+                    }
+                    for made in history.decisions
+                ],
+                "deeds": [
+                    {
+                        "at": event.at,
+                        "act": event.act.value,
+                        "state": event.state.value,
+                        "by": event.actor,
+                        "problem": event.problem,
+                    }
+                    for event in history.deeds
+                ],
+            }
+        )
+        return Exit.OK
+    result(f"{plain(entry.ref.key)} in {plain(entry.ref.store)}")
+    result(f"  sha256   {entry.sha256 or 'not known: it was never read'}")
+    if look is not None:
+        _explain_look(look, entry)
+    if entry.decision is not None:
+        made = entry.decision
+        said = "nothing, because it could not be seen" if made.step is Step.NONE else made.step.value
+        result(f"  decision {said}, by {plain(made.by)}{f', rule “{plain(made.rule)}”' if made.step is not Step.NONE else ''}")
+        result(f"  because  {plain(made.because)}")
+        if made.step is Step.QUARANTINE and made.by == "policy":
+            result("           (a lead from classifiers, not a fact; nobody has looked)")
+    for event in history.deeds:
+        result(
+            f"  {event.at:%Y-%m-%d %H:%M:%S} {event.act.value}: {event.state.value}, by {plain(event.actor)}{f': {plain(event.problem)}' if event.problem else ''}"
+        )
+    return Exit.OK
+
+
+def _explain_look(look: Look, entry: Entry) -> None:
+    if look.kind is not None:
+        kind = look.kind
+        frames = f", {kind.sampled} of {kind.frames or 'unknown'} frames looked at" if kind.frames != 1 else ""
+        result(f"  is       {kind.format}, {kind.width} x {kind.height} pixels{frames}, {size(entry.ref.size)}")
+    result(
+        f"  looked   {look.at:%Y-%m-%d %H:%M:%S} UTC, {look.standing.value}{', only partly' if look.partly else ''}, engine {look.engine}"
+    )
+    if look.problem:
+        result(f"  problem  {plain(look.problem)}")
+    for found in sorted(look.findings, key=lambda found: (found.concept, -found.score)):
+        result(f"  found    {_finding(found)}")
+    for note in look.notes:
+        result(
+            f"  inside   {plain(note.what)} at {plain(note.where)}, {size(note.size)}{f': {plain(note.detail)}' if note.detail else ''}"
+        )
+    for item in look.unopened:
+        result(f"  unopened {plain(item.where)}: {plain(item.why)}, {size(item.size)}")
+
+
+def _finding(found: Finding) -> str:
+    measures = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in sorted(found.measures.items()))
+    where = f" in {plain(found.source)}" if found.source else ""
+    return f"{found.concept} {found.score:.3f}{f' ({measures})' if measures else ''}, frame {found.frame}{where}, by {found.analyser} {found.version}"
+
+
+def _find(app: App, key: str, store: str) -> Entry:
+    name = StoreName(app.store(store).name) if store else None
+    found = list(app.ledger.entries(store=name, key=key))
+    if not found:
+        raise Misconfigured(
+            f"the ledger knows no object {plain(key)}", hint="`fediwarden list` names what it knows; a scan must have listed it"
+        )
+    if len(found) > 1:
+        raise Misconfigured(
+            f"{plain(key)} is in several stores: {', '.join(entry.ref.store for entry in found)}", hint="say which with --store"
+        )
+    return found[0]
