@@ -22,6 +22,7 @@ from fediwarden.cli.output import (
     size,
     step_name,
     table,
+    tell,
 )
 from fediwarden.errors import Exit, FediwardenError, Unreached
 from fediwarden.model import Blob, Look, ObjectRef, Standing, Step, StoreName

@@ -19,6 +19,7 @@ HELP = """Guards the media storage of fediverse servers against child sexual abu
 It finds what is probably such material, takes it out of public reach without destroying evidence, and can put
 everything back. A first hour:
 
+\b
     fediwarden init                     write a commented configuration, choose a jurisdiction profile
     fediwarden models install           fetch the models (hash-pinned), once
     fediwarden vault init               make the vault's keys
@@ -79,26 +80,17 @@ def code_of(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return Exit.OK
-    except Exception as error:  # the last resort: the promised code and the traceback a report needs
-        if (usage := _usage(error)) is not None:
-            return usage
+    except typer.TyperException as error:
+        show = getattr(error, "show", None)  # typer's complaints about arguments can show themselves with the usage line
+        show() if show else say(f"fediwarden: {error}")
+        return Exit.USAGE
+    except Exception as error:  # noqa: BLE001 - the last resort: the promised code and the traceback a report needs
         traceback.print_exc()
         say(
             f"fediwarden: an error of ours ({type(error).__name__}); nothing that was recorded is lost. Please report it with the lines above"
         )
         return Exit.INTERNAL
     return code if isinstance(code, int) else Exit.OK
-
-
-def _usage(error: Exception) -> int | None:
-    """Typer's own complaints about arguments, shown its way; None if it is no such complaint."""
-    show = getattr(error, "show", None)
-    code = getattr(error, "exit_code", None)
-    if code is None:
-        return None
-    if show is not None:
-        show()
-    return int(code)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
