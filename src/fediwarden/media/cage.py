@@ -128,7 +128,7 @@ class Cage:
     def _look(self, blob: Blob) -> Iterator["Peek"]:
         report = None
         if not blob.data:
-            report = Report(reason=Reason.EMPTY, problem="no bytes at all")
+            report = Report(reason=Reason.EMPTY, problem="the object is empty")
         elif len(blob.data) > self._limits.memory_mb << 19:  # half: the child needs room to decode
             report = Report(reason=Reason.TOO_LARGE, problem=f"{len(blob.data)} bytes")
         else:

@@ -66,7 +66,7 @@ class Looker:
     def look(self, data: bytes, claimed: str, ending: str) -> Report:
         """See all that can be seen of `data`; whatever it is, a report comes of it."""
         if not data:
-            return Report(reason=Reason.EMPTY, problem="no bytes at all")
+            return Report(reason=Reason.EMPTY, problem="the object is empty")
         what = identify(data)
         for detail in disagreements(what, claimed, ending):
             self._note(Note("claim", "object", len(data), detail))

@@ -259,7 +259,7 @@ class Nursery:
             return looker.look(data, str(facts.get("claimed", "")), str(facts.get("ending", "")))
         except Exception as error:  # noqa: BLE001 - an error of ours that these bytes bring out must not pass for a look
             spot = traceback.extract_tb(error.__traceback__)[-1]
-            problem = f"{type(error).__name__} at {spot.name}:{spot.lineno}: {error}"
+            problem = f"an error of ours: {type(error).__name__} in {spot.name}, line {spot.lineno}: {error}"
             return wire.Report(reason=Reason.CRASHED, problem=problem)
 
     def _bury(self) -> None:
