@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fediwarden.analysers import age
-from fediwarden.analysers.bundled import Bundled
-from fediwarden.analysers.exposed import Face
-from fediwarden.inference import registry
 from PIL import Image
 from tests.support import reference_scores
 from tests.support.models import bundled, models  # noqa: F401 - fixtures
 from tests.support.pictures import drawn_face, frame_of, noise
+
+from fediwarden.analysers import age
+from fediwarden.analysers.bundled import Bundled
+from fediwarden.analysers.exposed import Face
+from fediwarden.inference import registry
 
 PICTURES = reference_scores.pictures()
 DLIB = json.loads((Path(__file__).parent / "dlib_faces.json").read_text())
@@ -63,7 +64,8 @@ def test_points_and_cut_out_are_those_of_dlib(models: Path, name: str) -> None: 
     image = drawn_face(expected["size"], expected["turned"]) if expected["size"] else noise(300, 300, seed=9, grain=12)
     finder = age.PointFinder(registry.load_landmarks(models, age.LANDMARK_MODEL))
 
-    (points,) = finder.find(np.asarray(image), [Face(*expected["box"], 1.0)])
+    left, top, right, bottom = expected["box"]
+    (points,) = finder.find(np.asarray(image), [Face(left, top, right, bottom, 1.0)])
     chip = age.upright(image, np.array([complex(x, y) for x, y in expected["points"]]))
 
     assert [[point.real, point.imag] for point in points] == expected["points"]
