@@ -13,7 +13,7 @@ from fediwarden.pipeline import Scan
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.vault import Vault
 
-FOLDER = "fediwarden-drill"
+PREFIX = "fediwarden-drill-"
 
 
 @dataclass(frozen=True, slots=True)

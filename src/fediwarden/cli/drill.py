@@ -11,7 +11,7 @@ from fediwarden.analysers.drill import make_picture
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, build, recorded
 from fediwarden.cli.output import emit, plain, result
-from fediwarden.drill import FOLDER, Drill, Station
+from fediwarden.drill import PREFIX, Drill, Station
 from fediwarden.errors import CannotWrite, Exit, FediwardenError
 from fediwarden.model import RunId
 from fediwarden.stores.open import open_keeper, open_reader
@@ -85,7 +85,7 @@ def _road(app: App, settings: StoreSettings, run: RunId, identities: list[Path])
     ):
         drill = Drill(
             picture=make_picture(app.drill_key, app.clock(), timedelta(hours=1)),
-            key=f"{_prefix(settings)}{FOLDER}/{secrets.token_hex(8)}.png",
+            key=f"{_prefix(settings)}{PREFIX}{secrets.token_hex(8)}.png",
             reader=reader,
             keeper=keeper,
             ledger=app.ledger,
