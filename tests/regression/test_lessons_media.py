@@ -115,7 +115,7 @@ def test_f12_no_part_of_any_shape_lies_outside_every_view(cage: Cage, size: tupl
     whole = next(frame for frame in seen.frames if frame.view == "whole")
     assert abs(whole.width / whole.height - width / height) < 0.05 * width / height
     tiles = [frame for frame in seen.frames if frame.view != "whole"]
-    assert bool(tiles) == (max(size) > 2.2 * min(size))
+    assert bool(tiles) == (max(size) > 2.4 * min(size))
     for tile in tiles:
         assert max(tile.width, tile.height) <= 3.1 * min(tile.width, tile.height) or min(size) < 100
 

@@ -48,13 +48,13 @@ _SIGNATURES = (
 _BEFORE = {b"ftyp": 4, b"WEBPVP8": 8, b"1AY&SY": 4, b"ustar": 257}  # where a file begins, before its mark
 _SCRIPTS = (b"<script", b"<?php", b"<html", b"javascript:")
 
-type_of_decoder = Callable[[bytes, str, Anatomy, str, Limits, Views], Outcome]
+VideoDecoder = Callable[[bytes, str, Anatomy, str, Limits, Views], Outcome]
 
 
 class Looker:
     """One look at one object. `video` is None where the extra is not installed."""
 
-    def __init__(self, limits: Limits, send: Callable[[Frame], None], video: type_of_decoder | None) -> None:
+    def __init__(self, limits: Limits, send: Callable[[Frame], None], video: VideoDecoder | None) -> None:
         self._limits = limits
         self._views = Views(limits, send)
         self._video = video
@@ -82,7 +82,7 @@ class Looker:
                     Reason.UNSUPPORTED,
                     f"{_named(what)} is not a picture or video that can be opened here",
                 )
-                if what.format in structure._WALKERS:
+                if what.format in structure.WALKERS:
                     self._inside(structure.walk(data, what.format), "", 0)
                 if what.family in (Family.PICTURE, Family.VIDEO, Family.AUDIO, Family.UNKNOWN, Family.TEXT, Family.PADDING):
                     self._carve(data, "inside", 1, quiet=True)

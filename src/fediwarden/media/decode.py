@@ -12,7 +12,7 @@ from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin
 
 from fediwarden.media.limits import Limits
 from fediwarden.media.structure import Anatomy
-from fediwarden.media.views import ASPECT, TILE_ASPECT, TILED_VIEWS, Place, Views, sample, tiles
+from fediwarden.media.views import ASPECT, TILE_ASPECT, Place, Views, sample, tile_every
 from fediwarden.model import Kind, Note, Reason
 
 _PILLOW = {"png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "AVIF", "bmp": "BMP", "tiff": "TIFF"}
@@ -117,7 +117,7 @@ def _frames(
         outcome.kind = Kind(name, *(full[::-1] if turned else full), frames=count, seconds=round(seconds, 3))
         if len(wanted) < count:
             outcome.notes = [Note("coverage", source or "frames", 0, f"{len(wanted)} of {count} frames looked at")]
-        every = max(1, -(-len(wanted) * len(tiles(width, height)) // TILED_VIEWS))
+        every = tile_every(len(wanted), width, height)
         if every > 1:
             outcome.notes.append(Note("coverage", source or "tiles", 0, f"every {every}th frame looked at in tiles"))
         for number, index in enumerate(wanted):

@@ -32,7 +32,7 @@ from typing import Any
 from PIL import Image
 
 from fediwarden.media import decode, lockdown, structure, wire
-from fediwarden.media.child import Looker, type_of_decoder
+from fediwarden.media.child import Looker, VideoDecoder
 from fediwarden.media.limits import Limits
 from fediwarden.media.lockdown import Walls
 from fediwarden.media.views import Views
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _video() -> type_of_decoder | None:
+def _video() -> VideoDecoder | None:
     try:
         import av
 
@@ -81,7 +81,7 @@ def formats(video: bool) -> list[str]:
     return sorted(found | ({"mp4", "webm", "mov"} if video else set()))
 
 
-def _warm(limits: Limits, video: type_of_decoder | None) -> None:
+def _warm(limits: Limits, video: VideoDecoder | None) -> None:
     """Decode pictures made here with every decoder, so that nothing is left to load once the walls are up."""
 
     def nowhere(frame: Frame) -> None:
@@ -157,7 +157,7 @@ class Nursery:
     """Forks, watches and buries children; single-threaded."""
 
     def __init__(
-        self, channel: socket.socket, limits: Limits, video: type_of_decoder | None, *, misbehave: bool, without: list[str]
+        self, channel: socket.socket, limits: Limits, video: VideoDecoder | None, *, misbehave: bool, without: list[str]
     ) -> None:
         self._channel = channel
         self._limits = limits
@@ -252,11 +252,13 @@ class Nursery:
                 return
 
     def _look(self, facts: dict[str, Any], data: bytes) -> wire.Report:
-        if self._misbehave:
-            _obey(data)
         looker = Looker(self._limits, lambda frame: wire.send_frame(_RESULTS, frame), self._video)
         try:
+            if self._misbehave:
+                _obey(data)
             return looker.look(data, str(facts.get("claimed", "")), str(facts.get("ending", "")))
+        except MemoryError:
+            return wire.Report(reason=Reason.BOMB, problem="needs more memory than the cage allows")
         except Exception as error:  # noqa: BLE001 - an error of ours that these bytes bring out must not pass for a look
             spot = traceback.extract_tb(error.__traceback__)[-1]
             problem = f"an error of ours: {type(error).__name__} in {spot.name}, line {spot.lineno}: {error}"

@@ -58,7 +58,7 @@ class Anatomy:
 def walk(data: bytes, format: str) -> Anatomy:
     """The anatomy of `data`, which `identify` says is of this format; never raises for any bytes."""
     found = Anatomy()
-    walker = _WALKERS.get(format)
+    walker = WALKERS.get(format)
     if walker is None:
         return found
     try:
@@ -521,7 +521,7 @@ def _tiff(data: bytes, found: Anatomy) -> None:
     found.end = None if found.truncated else end
 
 
-_WALKERS: dict[str, Callable[[bytes, Anatomy], None]] = {
+WALKERS: dict[str, Callable[[bytes, Anatomy], None]] = {
     "jpeg": _jpeg,
     "png": _png,
     "gif": _gif,

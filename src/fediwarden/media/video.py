@@ -15,7 +15,7 @@ from PIL import Image
 from fediwarden.media.decode import Outcome
 from fediwarden.media.limits import Limits
 from fediwarden.media.structure import Anatomy
-from fediwarden.media.views import Place, Views, sample
+from fediwarden.media.views import Place, Views, sample, tile_every
 from fediwarden.model import Kind, Note, Reason
 
 STREAMS = 4  # pictures of a cover and second cameras count as streams
@@ -112,15 +112,18 @@ def _stream(
         first = index.times[0]
         starts = [(time - first) * tick for time in index.times]
         chosen = [index.times[n] for n in sample(len(index.times), starts, limits)]
+        every = tile_every(len(chosen), context.width, context.height)
+        if every > 1:
+            outcome.notes.append(Note("coverage", source or "tiles", 0, f"every {every}th frame looked at in tiles"))
         shown = 0
         bad = [0]
         size = (0, 0)
         for time, frame in _wanted(container, stream, index, chosen, bad):
             image = _picture(frame, limits)
             size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-            views.show(
-                image, Place(bisect_right(index.times, time) - 1, max(0.0, (time - first) * tick), source, limits.animated_edge)
-            )
+            number = bisect_right(index.times, time) - 1
+            tiled = shown % every == 0 or number == len(index.times) - 1
+            views.show(image, Place(number, max(0.0, (time - first) * tick), source, limits.animated_edge, tiled))
             shown += 1
     if shown < len(index.times):
         outcome.notes.append(Note("coverage", source or "frames", 0, f"{shown} of {len(index.times)} frames looked at"))

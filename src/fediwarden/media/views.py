@@ -8,7 +8,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from PIL import Image
 
@@ -16,7 +15,7 @@ from fediwarden.media.codes import read_codes
 from fediwarden.media.limits import Limits
 from fediwarden.model import Frame, Ground
 
-ASPECT = 2.2  # beyond this, tiles
+ASPECT = 2.4  # beyond this, tiles; the longest telephone screens stay below
 TILE_ASPECT = 1.5
 TILE_STEP = 0.75  # of a tile's length: the rest overlaps
 TILES = 24  # of one frame; a still longer shape gets longer tiles
@@ -56,6 +55,11 @@ def tiles(width: int, height: int) -> list[tuple[int, int, int, int]]:
         start = round(n * (long - length) / (count - 1))
         boxes.append((start, 0, start + length, short) if width >= height else (0, start, short, start + length))
     return boxes
+
+
+def tile_every(frames: int, width: int, height: int) -> int:
+    """Tile one frame in so many, so that a long moving strip stays within bounds."""
+    return max(1, -(-frames * len(tiles(width, height)) // TILED_VIEWS))
 
 
 def plain(image: Image.Image) -> Image.Image:
@@ -103,7 +107,8 @@ class Views:
     def __init__(self, limits: Limits, send: Callable[[Frame], None]) -> None:
         self._left = limits.views
         self._send = send
-        self._last: dict[tuple[str, str, Ground], bytes] = {}
+        self._last: dict[tuple[str, Ground], bytes] = {}  # of one source
+        self._source = ""
         self.refused = 0  # views over the bound
 
     def show(self, image: Image.Image, place: Place) -> None:
@@ -128,11 +133,12 @@ class Views:
 
     def _emit(self, image: Image.Image, view: str, ground: Ground, place: Place) -> None:
         rgb = image.tobytes()
-        digest = blake2b(rgb, digest_size=16).digest()
-        key = (place.source, view, ground)
-        if self._last.get(key) == digest:
+        if place.source != self._source:
+            self._source = place.source
+            self._last.clear()
+        if self._last.get((view, ground)) == rgb:
             return
-        self._last[key] = digest
+        self._last[view, ground] = rgb
         self._left -= 1
         width, height = image.size
         codes = read_codes(image)
