@@ -130,13 +130,13 @@ def install(models_dir: Path, progress: Callable[[str], None] = lambda _: None) 
     CannotWrite when the folder cannot be written.
     """
     models_dir = models_dir.absolute()  # pip is told where to write
+    if not _wanted(models_dir) and not any(models_dir.glob(f"{_STAGING}*")):
+        return ()  # without a lock, so that a reader of the folder may ask as well
     try:
         with _locked(models_dir):
             for left in models_dir.glob(f"{_STAGING}*"):
                 shutil.rmtree(left)
-            wanted = [pin for pin in _pins() if any(check.state is not FileState.OK for check in _check(models_dir, pin))]
-            if not wanted:
-                return ()
+            wanted = _wanted(models_dir)  # again: another run may have been at work
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=models_dir))
             try:
                 _install(wanted, models_dir, staging, progress)
@@ -166,7 +166,7 @@ def verify(models_dir: Path) -> tuple[Check, ...]:
 def load(models_dir: Path, name: str) -> Model:
     """Read a model, hashing the bytes that are returned. Raises: Misconfigured when it is missing or altered in any bit."""
     folder = models_dir / name
-    if not (folder / MANIFEST).is_file():
+    if not _is_there(folder / MANIFEST):
         raise Misconfigured(f"the model {name} is not installed in {models_dir}", hint=INSTALL_HINT)
     manifest = _read_manifest(folder)
     pin = next((pin for pin in _pins() if pin.manifest.name == name), None)
@@ -207,6 +207,11 @@ def _as_pinned(manifest: Manifest, pin: _Pin) -> bool:
     """Whether a manifest is what installing the pin wrote; the file of a conversion is checked by its own hash alone."""
     names = [file.name for file in manifest.files]
     return manifest.origin == pin.manifest.origin and names == [pin.file] and pin.manifest.files in ((), manifest.files)
+
+
+def _wanted(models_dir: Path) -> list[_Pin]:
+    """The bundled models that are missing or altered."""
+    return [pin for pin in _pins() if any(check.state is not FileState.OK for check in _check(models_dir, pin))]
 
 
 def _install(wanted: Sequence[_Pin], models_dir: Path, staging: Path, progress: Callable[[str], None]) -> None:
@@ -288,7 +293,7 @@ def _names(models_dir: Path) -> list[str]:
 
 def _check(models_dir: Path, pin: _Pin | None, name: str = "") -> list[Check]:
     folder = models_dir / (name or (pin.manifest.name if pin else ""))
-    if not (folder / MANIFEST).is_file():
+    if not _is_there(folder / MANIFEST):
         return [Check(folder.name, MANIFEST, FileState.MISSING)]
     try:
         manifest = _read_manifest(folder)
@@ -299,8 +304,15 @@ def _check(models_dir: Path, pin: _Pin | None, name: str = "") -> list[Check]:
     return [Check(folder.name, file.name, _state(folder, file)) for file in manifest.files]
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a folder that this user may not enter
+        raise Misconfigured(f"the model file {path} cannot be read: {error.strerror}", hint="check its owner and mode") from error
+
+
 def _state(folder: Path, file: ModelFile) -> FileState:
-    if not (folder / file.name).is_file():
+    if not _is_there(folder / file.name):
         return FileState.MISSING
     try:
         _read_checked(folder, file)

@@ -147,7 +147,22 @@ def test_what_an_interrupted_run_left_is_swept_by_the_next(tmp_path: Path, model
     copy = tmp_path / "models"
     shutil.copytree(models, copy)
     (copy / ".installing-abc" / "nudenet-320n").mkdir(parents=True)
+    (copy / "nudenet-320n" / "320n.onnx").unlink()
 
     registry.install(copy)
 
+    assert not list(copy.glob(".installing-*"))
+
+
+def test_a_folder_that_cannot_be_entered_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="cannot be read"):  # here because of its length, which stops root as well
+        registry.load(tmp_path, "m" * 300)
+
+
+def test_a_finished_install_that_was_killed_while_sweeping_is_swept_later(tmp_path: Path, models: Path) -> None:  # noqa: F811
+    copy = tmp_path / "models"
+    shutil.copytree(models, copy)
+    (copy / ".installing-abc" / "wheel-0").mkdir(parents=True)
+
+    assert registry.install(copy) == ()
     assert not list(copy.glob(".installing-*"))
