@@ -8,15 +8,19 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from tests.support.models import bundled, models  # noqa: F401 - fixtures
 from tests.support.pictures import drawn_face, frame_of
 
+from fediwarden.analysers import age, explicit, exposed
 from fediwarden.analysers.bundled import Bundled
 from fediwarden.errors import Misconfigured
 from fediwarden.inference import registry
 from fediwarden.inference.registry import FileState
+from fediwarden.inference.sessions import OnnxSession
 from fediwarden.model import EngineVersion, Finding, Look, ObjectRef, Standing, StoreName
 
 
@@ -106,6 +110,35 @@ def test_h7_other_preprocessing_is_another_version(models: Path, bundled: Bundle
     monkeypatch.setattr("fediwarden.analysers.explicit.PREPROCESSING", "without the jpeg step")
 
     assert Bundled(models).version != bundled.version
+
+
+def test_f20_the_device_is_told_and_is_the_one_asked_for(bundled: Bundled) -> None:  # noqa: F811
+    assert bundled.device == "cpu"
+
+
+def test_f21_each_model_runs_once_for_a_frame(models: Path) -> None:  # noqa: F811
+    class Counting:
+        def __init__(self, name: str) -> None:
+            self.session = OnnxSession(registry.load(models, name).only, name=name)
+            self.runs = 0
+
+        def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            self.runs += 1
+            return self.session.run(batch)
+
+    sessions = {name: Counting(name) for name in (exposed.MODEL, explicit.MODEL, age.MODEL)}
+    picture = drawn_face(400)
+    both = Image.new("RGB", (800, 400))
+    both.paste(picture, (0, 0))
+    both.paste(picture, (400, 0))
+
+    _, faces = exposed.Exposed(sessions[exposed.MODEL]).look(both)
+    explicit.Explicit(sessions[explicit.MODEL]).look(both)
+    landmarks = registry.load_landmarks(models, age.LANDMARK_MODEL)
+    ages = age.Age(landmarks, sessions[age.MODEL]).look(np.asarray(both), both, faces)
+
+    assert len(ages) == len(faces) == 2
+    assert {name: counting.runs for name, counting in sessions.items()} == dict.fromkeys(sessions, 1)
 
 
 def test_f22_an_analyser_always_answers_with_findings(bundled: Bundled) -> None:  # noqa: F811

@@ -29,15 +29,14 @@ class Bundled:
         }
         landmarks = registry.load_landmarks(models_dir, age.LANDMARK_MODEL)
 
-        def session(name: str) -> OnnxSession:
-            return OnnxSession(parts[name].only, name=name, threads=threads)
-
         def weights(name: str) -> str:
             return parts[name].manifest.files[0].sha256
 
-        self._exposed = exposed.Exposed(session(exposed.MODEL))
-        self._explicit = explicit.Explicit(session(explicit.MODEL))
-        self._age = age.Age(landmarks, session(age.MODEL))
+        sessions = {name: OnnxSession(model.only, name=name, threads=threads) for name, model in parts.items()}
+        self._exposed = exposed.Exposed(sessions[exposed.MODEL])
+        self._explicit = explicit.Explicit(sessions[explicit.MODEL])
+        self._age = age.Age(landmarks, sessions[age.MODEL])
+        self._devices = frozenset(session.device for session in sessions.values())
         self._exposed_version = _digest(weights(exposed.MODEL), exposed.PREPROCESSING)
         self._explicit_version = _digest(weights(explicit.MODEL), explicit.PREPROCESSING)
         self._face_version = _digest(self._exposed_version, weights(age.MODEL), landmarks.digest, age.PREPROCESSING)
@@ -52,6 +51,11 @@ class Bundled:
     def version(self) -> str:
         """Digest of the weights of all models and of what is done before and after them."""
         return self._version
+
+    @property
+    def device(self) -> str:
+        """Where the models run: "cpu"."""
+        return "+".join(sorted(self._devices))
 
     def analyse(self, frames: Sequence[Frame]) -> list[Finding]:
         """See `Analyser.analyse`. Frame by frame: on a processor a batch takes as long as its frames."""

@@ -46,6 +46,12 @@ class OnnxSession:
         self._input: str = self._session.get_inputs()[0].name
         self._output: str = self._session.get_outputs()[0].name
 
+    @property
+    def device(self) -> str:
+        """Where the runtime really computes, as it says itself: "cpu"."""
+        provider: str = self._session.get_providers()[0]
+        return provider.removesuffix("ExecutionProvider").lower()
+
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Session.run`."""
         (found,) = self._session.run([self._output], {self._input: batch})
