@@ -1,6 +1,7 @@
 """What every ledger owes: facts are kept, the index follows them, nothing is owed twice or forgotten."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from math import inf, isnan, nan
 from pathlib import Path
@@ -243,8 +244,6 @@ def test_a_decision_about_an_unreached_object_takes_no_earlier_one_away(ledger: 
 
 
 def test_an_object_too_large_to_be_hashed_settles_all_the_same(ledger: Ledger) -> None:
-    from dataclasses import replace
-
     look = replace(a_look(standing=Standing.BROKEN, reason=Reason.TOO_LARGE), sha256=None)
     ledger.record(begun(ledger), [(look, a_decision(Step.REVIEW))])
 
@@ -284,6 +283,12 @@ def test_a_sweep_spares_what_a_later_run_met(ledger: Ledger) -> None:
     ledger.settle(early, [a_ref("a")], ENGINE)
 
     assert ledger.swept(early, STORE) == 0
+
+
+def test_a_size_that_no_column_holds_is_a_size_all_the_same(ledger: Ledger) -> None:
+    ledger.settle(begun(ledger), [a_ref(size=2**70)], ENGINE)
+
+    assert [entry.ref.size for entry in ledger.entries()] == [2**63 - 1]
 
 
 # --- deciding

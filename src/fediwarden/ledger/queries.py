@@ -19,7 +19,7 @@ def queries() -> "Mapping[str, TextClause]":
 
     source = files("fediwarden.ledger").joinpath("queries.sql").read_text(encoding="utf-8")
     found: dict[str, TextClause] = {}
-    for part in source.split("-- name: ")[1:]:
+    for part in source.split("\n-- name: ")[1:]:
         name, _, body = part.partition("\n")
         statement = "\n".join(line for line in body.splitlines() if not line.startswith("--")).strip().rstrip(";")
         lists = [name for name in LISTS if re.search(rf"IN :{name}\b", statement)]

@@ -32,6 +32,7 @@ from fediwarden.model import (
 Row = Any  # a row of a query; its columns have no types until this module gives them some
 Columns = dict[str, object]
 
+LARGEST = 2**63 - 1  # what a column holds; a store may claim more
 FIRST = "0" * 64  # what the first link of the chain has before it
 
 
@@ -143,7 +144,7 @@ def dumps(value: object) -> str:
 
 def ref_columns(ref: ObjectRef) -> Columns:
     """The reference, without store and key."""
-    return {"size": ref.size, "stamp": clean(ref.stamp), "modified": iso(ref.modified) if ref.modified else None}
+    return {"size": min(ref.size, LARGEST), "stamp": clean(ref.stamp), "modified": iso(ref.modified) if ref.modified else None}
 
 
 def ref_of(store: str, key: bytes, row: Row) -> ObjectRef:
