@@ -421,8 +421,9 @@ class FolderKeeper(FolderReader):
                         except FileExistsError:
                             os.unlink(trace, dir_fd=there)
                 back = self._same(key, folder, parts[-1], sha256)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{REMOVED}/{trace}", dir_fd=quarantine)
+            for left in (f"{REMOVED}/{trace}", f"{WRITING}/{trace}"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(left, dir_fd=quarantine)
         return back
 
     def is_public(self, place: Place) -> bool | None:

@@ -267,7 +267,7 @@ class S3Keeper(S3Reader):
                     f"the hidden copy of {shown(place.key)} is not what was hidden", hint="restore it from the vault"
                 )
             self._older_back(place, bucket, base, begin)
-            self._copy_back(place, bucket, base, place.facts, fresh=begin == 0)
+            self._copy_back(place, bucket, base, place.facts, fresh=not _older(place))
         back = self._read_back(place.key, sha256)
         self._clean(bucket, base, place)
         return back
@@ -285,10 +285,12 @@ class S3Keeper(S3Reader):
             headers |= _rights(place.facts)
             if tags := place.facts.get("tags", ""):
                 headers["x-amz-tagging"] = tags
-            if begin == 0:
+            if not _older(place):
                 headers["if-none-match"] = "*"
             answer = self._client.send("PUT", self._bucket, place.key, headers=headers, body=data)
-            if answer.status == 501 and begin == 0:  # this server knows no conditional writes; that nothing was there was seen
+            if (
+                answer.status == 501 and "if-none-match" in headers
+            ):  # this server knows no conditional writes; that nothing was there was seen
                 del headers["if-none-match"]
                 answer = self._client.send("PUT", self._bucket, place.key, headers=headers, body=data)
             if answer.status not in (200, 412):  # 412: someone was faster; reading back tells what lies there
@@ -457,16 +459,16 @@ class S3Keeper(S3Reader):
             return 0
         if held == sha256:
             return None
-        older = [str(one[1]) for one in json.loads(place.facts.get("older", "[]"))]
+        older = [sha for _, sha in _older(place)]
         if held in older:  # an earlier try got this far
             return len(older) - older[::-1].index(held)
         raise Occupied(f"something else lies under {shown(place.key)}", hint="move it away first; neither was touched")
 
     def _older_back(self, place: Place, bucket: str, base: str, begin: int) -> None:
-        for at, held in json.loads(place.facts.get("older", "[]"))[begin:]:
-            if self._hash(bucket, str(at)) != held:
+        for at, held in _older(place)[begin:]:
+            if self._hash(bucket, at) != held:
                 raise BadEvidence(f"an older version of {shown(place.key)} in {shown(base)} is not what was hidden")
-            self._copy_back(place, bucket, str(at), {}, fresh=False)
+            self._copy_back(place, bucket, at, {}, fresh=False)
 
     def _copy_back(self, place: Place, bucket: str, at: str, facts: Mapping[str, str], *, fresh: bool) -> None:
         headers = {
@@ -496,8 +498,8 @@ class S3Keeper(S3Reader):
         return self._ref(key, answer)
 
     def _clean(self, bucket: str, base: str, place: Place) -> None:
-        for at, _ in json.loads(place.facts.get("older", "[]")):
-            self._purge(bucket, str(at))
+        for at, _ in _older(place):
+            self._purge(bucket, at)
         if place.how == "moved":
             self._purge(bucket, base)
         self._purge(bucket, f"{base}.manifest")
@@ -592,6 +594,11 @@ class S3Keeper(S3Reader):
             if public & {"READ", "FULL_CONTROL"}:
                 facts["acl"] = "public-read"
         return facts
+
+
+def _older(place: Place) -> list[tuple[str, str]]:
+    """Where the older versions of a hidden object lie, with their hashes; the oldest first."""
+    return [(str(at), str(held)) for at, held in json.loads(place.facts.get("older", "[]"))]
 
 
 def _is(listed: str, key: str) -> bool:

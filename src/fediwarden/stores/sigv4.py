@@ -249,7 +249,7 @@ class S3Client:
             pieces: list[bytes] = []
             digest = hashlib.sha256()
             got = 0
-            while piece := response.read(PIECE):
+            while piece := response.read1(PIECE):  # what is there: a server that drips must not hold us in one call
                 got += len(piece)
                 if hashed and good:
                     digest.update(piece)
