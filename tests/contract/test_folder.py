@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -244,12 +245,12 @@ class Tripwire:
         return tripping
 
 
-def crash(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool, call: object) -> bool:
+def crash(monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool, call: Callable[[], object]) -> bool:
     """Run `call` with a crash at step `at`; False when there was no such step."""
     with monkeypatch.context() as patch:
         patch.setattr(files, "os", Tripwire(at, after=after))
         try:
-            call()  # type: ignore[operator]
+            call()
         except Crash:
             return True
     return False
@@ -273,6 +274,7 @@ def test_a_crash_at_any_step_is_completed_by_calling_again(
         path.write_bytes(NOISE)
         keeper = FolderKeeper(NAME, root, root.parent / f"q{step}", settle_seconds=0)
         ref = keeper.stat(key)
+        call: Callable[[], object]
         match what:
             case "hide":
                 call = lambda: keeper.hide(ref, sha(NOISE), "x/one")  # noqa: B023, E731

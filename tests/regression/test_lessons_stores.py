@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,8 @@ def test_f4_a_file_that_cannot_be_moved_is_an_error_and_stays(tmp_path: Path) ->
     target = root / "a.jpg" if os.getuid() == 0 else root
     subprocess.run([*lock, target], check=True)
     try:
-        for act in (lambda: keeper.hide(ref, sha(NOISE), "one"), lambda: keeper.remove(ref, sha(NOISE))):
+        acts: list[Callable[[], object]] = [lambda: keeper.hide(ref, sha(NOISE), "one"), lambda: keeper.remove(ref, sha(NOISE))]
+        for act in acts:
             with pytest.raises(Refused) as caught:
                 act()
             assert caught.value.hint
@@ -126,7 +128,7 @@ def test_f17_one_ssh_connection_serves_many_files(ssh_server: SshServer, tmp_pat
 
     def counted(*args: object, **more: object) -> object:
         made.append(args)
-        return connect(*args, **more)  # type: ignore[arg-type]
+        return connect(*args, **more)
 
     monkeypatch.setattr(asyncssh, "connect", counted)
     reader = open_reader(ssh_server.settings(tmp_path, root), environment={})

@@ -66,15 +66,29 @@ def wait_until(ready: Callable[[], bool], what: str, process: "subprocess.Popen[
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a server and everything it started."""
+    """End a server and everything it started, sessions in process groups of their own too."""
+    started = _descendants(process.pid)
     for kind in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, kind)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(8)
+            process.wait(3)
             break
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes below one process."""
+    below: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                below += [int(child), *_descendants(int(child))]
+    return below
 
 
 def listening(port: int) -> bool:

@@ -256,23 +256,21 @@ class Wire:
         if self._key is not None:
             try:
                 return [asyncssh.read_private_key(self._key)], None
-            except asyncssh.KeyEncryptionError as error:
-                if agent is None:
+            except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+                if _is_locked(error) and agent is not None:
+                    return (), agent
+                if _is_locked(error):
                     raise Misconfigured(
                         f"the key {shown(str(self._key))} has a passphrase, and nobody is asked for one",
                         hint="add it to ssh-agent, or make a key without a passphrase for this store",
                     ) from error
-                return (), agent
-            except (OSError, asyncssh.KeyImportError) as error:
                 raise Misconfigured(f"the key {shown(str(self._key))} cannot be read: {_words(error)}") from error
         keys, locked = [], 0
         for name in DEFAULT_KEYS:
             try:
                 keys.append(asyncssh.read_private_key(self._home / ".ssh" / name))
-            except asyncssh.KeyEncryptionError:
-                locked += 1
-            except (OSError, asyncssh.KeyImportError):
-                continue
+            except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+                locked += _is_locked(error)
         if not keys and agent is None:
             raise Misconfigured(
                 "every SSH key has a passphrase, and there is no agent" if locked else "there is no SSH key to log in with",
@@ -302,6 +300,13 @@ class Wire:
 
 async def _awaited(work: "Awaitable[T]") -> T:
     return await work
+
+
+def _is_locked(error: Exception) -> bool:
+    """Whether a private key needs a passphrase; asyncssh tells only in words that none was given."""
+    import asyncssh
+
+    return isinstance(error, asyncssh.KeyEncryptionError) or "passphrase" in str(error).lower()
 
 
 def _words(error: Exception) -> str:

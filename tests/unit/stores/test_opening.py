@@ -44,8 +44,13 @@ def test_a_store_is_named_by_a_path_or_a_url(text: str, target: Target) -> None:
         "s3:///x",
         "s3://a",
         "file://host/x",
-    ]
-    + ["sftp:///srv", "sftp://a:secret@host/srv", "sftp://host:99999/x", "sftp://host/a?b", "sftp://host/a#b", "file:"],
+        "sftp:///srv",
+        "sftp://a:secret@host/srv",
+        "sftp://host:99999/x",
+        "sftp://host/a?b",
+        "sftp://host/a#b",
+        "file:",
+    ],
 )
 def test_a_wrong_name_is_refused_with_a_hint_and_without_its_secrets(text: str) -> None:
     if text == "file:":
