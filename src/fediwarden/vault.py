@@ -295,7 +295,7 @@ def _identities(path: Path) -> Iterator[Any]:
 
 def _name_of(store: StoreName, key: str) -> str:
     """Names the manifest of an object, whose own name may hold anything."""
-    return digest(b"\0".join(text.encode("utf-8", "surrogateescape") for text in (store, key))).hexdigest()[:16]
+    return digest(b"\0".join(text.encode("utf-8", "surrogatepass") for text in (store, key))).hexdigest()[:16]
 
 
 def _manifest_text(manifest: Manifest) -> bytes:

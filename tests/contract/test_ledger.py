@@ -137,6 +137,14 @@ def test_a_hostile_key_is_a_key_like_any_other(ledger: Ledger, key: str) -> None
     assert ledger.history(STORE, key).deeds[0].key == key
 
 
+def test_half_a_surrogate_pair_in_a_key_stops_nothing(ledger: Ledger) -> None:
+    ref = a_ref("half \ud800")
+    ledger.record(begun(ledger), [(replace(a_look(ref, content="x"), problem="half \ud800"), a_decision())])
+
+    assert ledger.settle(begun(ledger), [ref], ENGINE) == {ref.key}
+    assert len(list(ledger.owed(only=[ref.key]))) == 1
+
+
 def test_stores_do_not_know_one_another(ledger: Ledger) -> None:
     other = a_ref(store=StoreName("other"))
     ledger.record(begun(ledger), [(a_look(), None)])

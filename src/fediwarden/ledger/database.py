@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 PATIENCE = 60.0  # seconds to wait for another writer; the longest wait measured with eight writers was one second
-SUFFIXES = ("", "-wal", "-shm")
 
 
 def location(url: str | Path) -> str:
@@ -70,8 +70,7 @@ def connect(path: str, *, read_only: bool) -> "Engine":
             connection.close()
             # a WAL ledger in a folder that cannot be written to has no place for its shared memory; when nobody can be
             # writing either, reading the file as it lies is right
-            wal = Path(path + "-wal")
-            if not read_only or (wal.exists() and wal.stat().st_size) or not Path(path).exists():
+            if not read_only or _size(path + "-wal") > 0 or _size(path) < 0:
                 raise
             return sqlite3.connect(address + "?immutable=1", uri=True, isolation_level=None, check_same_thread=False)
         except sqlite3.Error:
@@ -95,6 +94,14 @@ def connect(path: str, *, read_only: bool) -> "Engine":
 def writing(engine: "Engine") -> "Engine":
     """The same engine and pool, for transactions that write."""
     return engine.execution_options(immediate=True)
+
+
+def _size(path: str) -> int:
+    """In bytes; -1 for what is not there, or not for this user to see."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return -1
 
 
 def _probe(connection: sqlite3.Connection) -> None:
@@ -142,16 +149,11 @@ def _translated(path: str, error: sqlite3.Error) -> FediwardenError:
                 f"cannot write the ledger {path}: it is read-only",
                 hint="check who owns the file and its folder, and how it is mounted",
             )
-        case sqlite3.SQLITE_CANTOPEN:
-            if not Path(path).exists():
-                return Misconfigured(
-                    f"there is no ledger {path}", hint="run `fediwarden scan` first, or check the setting `ledger`"
-                )
-            return CannotWrite(
-                f"cannot open the ledger {path}", hint="the file and its folder must be writable for the user that runs this"
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR:
+            return _unreadable(path) or CannotWrite(
+                f"cannot write the ledger {path}: {error}",
+                hint="check the disk and the space left on it, and that this user may write the file and its folder",
             )
-        case sqlite3.SQLITE_IOERR:
-            return CannotWrite(f"cannot write the ledger {path}: {error}", hint="check the disk and the space left on it")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return CannotWrite(
                 f"cannot write the ledger {path}: another program kept it locked for {PATIENCE:.0f} seconds",
@@ -166,7 +168,20 @@ def _translated(path: str, error: sqlite3.Error) -> FediwardenError:
             return FediwardenError(f"the ledger {path} answered: {error}", hint="this is an error of ours; please report it")
 
 
+def _unreadable(path: str) -> Misconfigured | None:
+    """What keeps this user from reading the file, if anything does."""
+    try:
+        Path(path).open("rb").close()
+    except FileNotFoundError:
+        return Misconfigured(f"there is no ledger {path}", hint="run `fediwarden scan` first, or check the setting `ledger`")
+    except OSError as error:
+        return Misconfigured(
+            f"cannot read the ledger {path}: {error.strerror}", hint="check the setting `ledger`, and who owns the file"
+        )
+    return None
+
+
 def _hint(errno: int) -> str:
-    if errno == 28:
+    if errno == ENOSPC:
         return "free some space, then run this again"
     return "check who owns the folder, and how it is mounted"

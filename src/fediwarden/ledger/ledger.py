@@ -24,7 +24,6 @@ from fediwarden.ledger.rows import (
     decided_of,
     decision_columns,
     decision_of,
-    decoded,
     deed_columns,
     deed_of,
     dumps,
@@ -145,26 +144,21 @@ class Ledger:
         store = clean(refs[0].store)
         if any(ref.store != refs[0].store for ref in refs):
             raise ValueError("a page holds objects of one store")
-        stamps = {encoded(ref.key): clean(ref.stamp) for ref in refs}
+        unknown = {encoded(ref.key): ref for ref in refs}
         settled: set[str] = set()
         with self._writing() as connection:
-            met = connection.execute(queries()["list_page"], {"run": run, "store": store, "keys": list(stamps)}).all()
-            moved: list[bytes] = []
+            met = connection.execute(queries()["list_page"], {"run": run, "store": store, "keys": list(unknown)}).all()
+            changed: list[Columns] = []
             for key, stamp, by, fresh in met:
-                listed = stamps.pop(key)
-                if listed != stamp:
-                    moved.append(key)
-                elif listed and fresh and by == engine:
-                    settled.add(decoded(key))
-            if moved or stamps:
-                of_key = {encoded(ref.key): ref for ref in refs}
-                if moved:
-                    connection.execute(
-                        queries()["restamp_object"],
-                        [{"store": store, "key": key, **ref_columns(of_key[key])} for key in moved],
-                    )
-                if stamps:
-                    self._add_objects(connection, run, [of_key[key] for key in stamps])
+                ref = unknown.pop(key)
+                if clean(ref.stamp) != stamp:
+                    changed.append({"store": store, "key": key, **ref_columns(ref)})
+                elif stamp and fresh and by == engine:
+                    settled.add(ref.key)
+            if changed:
+                connection.execute(queries()["restamp_object"], changed)
+            if unknown:
+                self._add_objects(connection, run, unknown)
         return settled
 
     def record(self, run: RunId, entries: Sequence[tuple[Look, Decision | None]]) -> None:
@@ -188,7 +182,8 @@ class Ledger:
             unreached: list[Columns] = []
             gone: list[Columns] = []
             for look, decision in entries:
-                number, held = objects[look.ref.store, look.ref.key]
+                of = (look.ref.store, encoded(look.ref.key))
+                number, held = objects[of]
                 next_look += 1
                 evidence = known.get((look.sha256, look.engine, look.standing)) if look.settles else None
                 same_as = evidence
@@ -229,7 +224,7 @@ class Ledger:
                             "step": decision.step.value if decision is not None else None,
                         }
                     )
-                    objects[look.ref.store, look.ref.key] = (number, look.sha256)
+                    objects[of] = (number, look.sha256)
                 elif look.standing is Standing.UNREACHED:
                     unreached.append({**common, **ref_columns(look.ref)})
                 else:
@@ -547,36 +542,35 @@ class Ledger:
             found = _findings(connection, [row.look for row in rows if row.look is not None])
         return [entry_of(row, found) for row in rows]
 
-    def _add_objects(self, connection: "Connection", run: RunId, refs: Sequence[ObjectRef]) -> dict[tuple[str, str], int]:
+    def _add_objects(self, connection: "Connection", run: RunId, refs: Mapping[bytes, ObjectRef]) -> dict[bytes, int]:
         number = int(connection.execute(queries()["last_ids"]).one().objects)
-        added: dict[tuple[str, str], int] = {}
+        added: dict[bytes, int] = {}
         rows: list[Columns] = []
-        for ref in refs:
+        for key, ref in refs.items():
             number += 1
-            added[ref.store, ref.key] = number
-            rows.append({"id": number, "run": run, "store": clean(ref.store), "key": encoded(ref.key), **ref_columns(ref)})
+            added[key] = number
+            rows.append({"id": number, "run": run, "store": clean(ref.store), "key": key, **ref_columns(ref)})
         connection.execute(queries()["add_object"], rows)
         return added
 
     def _objects(
         self, connection: "Connection", run: RunId, refs: Sequence[ObjectRef]
-    ) -> dict[tuple[str, str], tuple[int, Sha256 | None]]:
+    ) -> dict[tuple[StoreName, bytes], tuple[int, Sha256 | None]]:
         """The number of each object and the bytes it held so far; unknown ones are added."""
-        of_store: defaultdict[StoreName, dict[str, ObjectRef]] = defaultdict(dict)
+        of_store: defaultdict[StoreName, dict[bytes, ObjectRef]] = defaultdict(dict)
         for ref in refs:
-            of_store[ref.store][ref.key] = ref
-        found: dict[tuple[str, str], tuple[int, Sha256 | None]] = {}
+            of_store[ref.store][encoded(ref.key)] = ref
+        found: dict[tuple[StoreName, bytes], tuple[int, Sha256 | None]] = {}
         for store, wanted in of_store.items():
-            keys = [encoded(key) for key in wanted]
+            keys = list(wanted)
             for start in range(0, len(keys), 1000):
                 facts = {"store": clean(store), "keys": keys[start : start + 1000]}
                 for row in connection.execute(queries()["objects_of_page"], facts):
-                    key = decoded(row.key)
-                    del wanted[key]
-                    found[store, key] = (row.id, row.sha256)
+                    del wanted[row.key]
+                    found[store, row.key] = (row.id, row.sha256)
             if wanted:
-                for name, number in self._add_objects(connection, run, list(wanted.values())).items():
-                    found[name] = (number, None)
+                for key, number in self._add_objects(connection, run, wanted).items():
+                    found[store, key] = (number, None)
         return found
 
     def _evidence(

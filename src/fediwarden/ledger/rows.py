@@ -110,7 +110,12 @@ class Totals:
 
 def encoded(key: str) -> bytes:
     """A key as it is stored: the very bytes of names that are not UTF-8."""
-    return key.encode("utf-8", "surrogateescape")
+    try:
+        return key.encode("utf-8", "surrogateescape")
+    except (
+        UnicodeEncodeError
+    ):  # half a surrogate pair, which some JSON may hold: no file has such a name, but it must not stop a run
+        return key.encode("utf-8", "surrogatepass")
 
 
 def decoded(key: bytes) -> str:

@@ -172,6 +172,18 @@ def test_reading_a_ledger_that_is_not_there_makes_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_ledger_that_may_not_be_read_or_is_a_folder_is_a_matter_of_configuration(shelf: Path) -> None:
+    path = made(shelf)
+    path.chmod(0o000)
+
+    with as_stranger():
+        for named in (path, shelf):
+            for read_only in (False, True):
+                with pytest.raises(Misconfigured, match="cannot read") as caught:
+                    Ledger.open(named, read_only=read_only)
+                assert caught.value.hint
+
+
 def test_a_reader_sees_what_a_writer_records_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger.open(path) as ledger, Ledger.open(path, read_only=True) as reader:
