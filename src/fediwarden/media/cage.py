@@ -261,6 +261,8 @@ class Peek:
             raise Unreached("the decoder was killed from outside, perhaps for want of memory")
         if number:
             return Report(reason=Reason.CRASHED, problem=f"the decoder died of {signal.Signals(number).name}")
+        if os.waitstatus_to_exitcode(child.status) == wire.EXHAUSTED:
+            return Report(reason=Reason.BOMB, problem="needs more memory than the cage allows")
         return Report(reason=Reason.CRASHED, problem=f"the decoder sent {garbled or 'no report'}")
 
 

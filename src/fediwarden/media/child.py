@@ -26,6 +26,8 @@ EVEN = 7.2  # bits of entropy a byte, of at most 8
 VENDOR_BOUND = 64 << 10
 NESTED = 4  # pictures in pictures in pictures
 CARVED = 32  # finds in one payload
+LIKENESSES = 100_000  # places in one object that begin as a file does
+TRIES = 24  # of them, those that may turn out to be none when opened: each costs a decoder's attempt
 NOTES = 150
 
 _SIGNATURES = (
@@ -60,6 +62,7 @@ class Looker:
         self._video = video
         self._budget = Budget(limits.archive_mb << 20)
         self._embedded = limits.embedded
+        self._likenesses, self._tries = LIKENESSES, TRIES
         self._notes: list[Note] = []
         self._unopened: list[Unopened] = []
 
@@ -70,7 +73,7 @@ class Looker:
         what = identify(data)
         for detail in disagreements(what, claimed, ending):
             self._note(Note("claim", "object", len(data), detail))
-        outcome = Outcome(Kind("unknown"))
+        outcome, exhausted = Outcome(Kind("unknown")), False
         try:
             if self._decodes(what):
                 anatomy = structure.walk(data, what.format)
@@ -89,6 +92,8 @@ class Looker:
                 else:
                     self._open(data, what, what.format, 0)
         except MemoryError:
+            exhausted = True  # what was allocated goes with the traceback, and only then is there room for a report
+        if exhausted:
             outcome.reason, outcome.problem = Reason.BOMB, "needs more memory than the cage allows"
         if self._views.refused:
             self._unopened.append(Unopened("frames", "too many", self._views.refused))
@@ -153,11 +158,11 @@ class Looker:
                 self._archive(data, what, where, depth)
             case Family.DOCUMENT:
                 self._note(Note("document", where, len(data), what.format))
-                if not self._carve(data[5:], where, depth):
+                if not self._carve(data[5:], where, depth + 1):
                     self._fail(Unopened(where, "unsupported", len(data)))
             case Family.SCRIPT:
                 self._note(Note("script", where, len(data), what.format))
-                self._carve(data[2:], where, depth)
+                self._carve(data[2:], where, depth + 1)
             case Family.AUDIO:
                 self._note(Note("audio", where, len(data), what.format))
             case Family.TEXT | Family.PADDING | Family.UNKNOWN:
@@ -214,7 +219,13 @@ class Looker:
             if not starts:
                 return found > 0
             start = min(starts)
-            size = self._carved(data[start:], where, depth)
+            self._likenesses -= 1
+            if self._likenesses < 0 or self._tries < 0:
+                break
+            size = 0
+            if _likely(data[start : start + 1024]):
+                size = self._carved(data[start:], where, depth)
+                self._tries -= size == 0
             found += size > 0
             at = start + max(1, size)
         if not quiet:
@@ -287,6 +298,17 @@ class Looker:
 
 def _named(what: What) -> str:
     return what.format if what.format in FORMATS - {"unknown"} or what.opens else f"{what.family.value} ({what.format})"
+
+
+def _likely(head: bytes) -> bool:
+    """Whether more than a mark speaks for a file that begins like this; cheap, for it is asked at every mark."""
+    what = identify(head)
+    if what.family in (Family.UNKNOWN, Family.TEXT, Family.PADDING, Family.SCRIPT, Family.AUDIO):
+        return False
+    if what.format in ("gzip", "bzip2", "xz"):
+        (opened,) = archives.entries(head, what.format, Budget(1 << 20))
+        return len(head) < 1024 or not (isinstance(opened, Unopened) and opened.why == "broken") or what.format != "gzip"
+    return True
 
 
 def _entropy(data: bytes) -> float:

@@ -228,6 +228,8 @@ class Nursery:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._child(order, descriptors, parent)
             status = 0
+        except MemoryError:
+            status = wire.EXHAUSTED
         finally:
             os._exit(status)  # whatever happened, this copy of the program never goes on
 
@@ -258,7 +260,7 @@ class Nursery:
                 _obey(data)
             return looker.look(data, str(facts.get("claimed", "")), str(facts.get("ending", "")))
         except MemoryError:
-            return wire.Report(reason=Reason.BOMB, problem="needs more memory than the cage allows")
+            raise
         except Exception as error:  # noqa: BLE001 - an error of ours that these bytes bring out must not pass for a look
             spot = traceback.extract_tb(error.__traceback__)[-1]
             problem = f"an error of ours: {type(error).__name__} in {spot.name}, line {spot.lineno}: {error}"

@@ -23,6 +23,7 @@ LABEL_LENGTH = 240  # of the name of a view, or of the place of an embedded pict
 TEXT_LENGTH = 500
 FACTS = 200  # notes, and payloads not opened, of one report
 REPORT_BYTES = 1 << 20
+EXHAUSTED = 66  # exit status of a child without memory even for a report
 
 _HEAD = struct.Struct(">cI")
 _REQUEST = struct.Struct(">IQ")

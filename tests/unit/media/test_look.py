@@ -2,6 +2,7 @@
 
 import io
 import random
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -254,6 +255,20 @@ def test_too_many_hidden_pictures_are_counted_as_not_opened() -> None:
 
     assert len([frame for frame in seen.frames if frame.source]) == 5
     assert "too many" in seen.whys
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [b"\x1f\x8b\x08", b"PK\x03\x04", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\0\0\0\x18ftypisom", b"BZh91AY&SY", b"%PDF-"],
+    ids=["gzip", "zip", "jpeg", "png", "box", "bzip2", "pdf"],
+)
+def test_thousands_of_false_beginnings_cost_little_and_are_not_called_opened(cage: Cage, mark: bytes) -> None:
+    began = time.monotonic()
+    seen = look(cage, JPEG + b"x" + mark * 100_000)
+
+    assert seen.report.reason is None
+    assert seen.report.unopened
+    assert time.monotonic() - began < 20
 
 
 # --- codes --------------------------------------------------------------------------------------------------------------
