@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticUndefined
 
 from fediwarden.errors import Misconfigured
 
@@ -333,7 +332,7 @@ def template(profile_name: str) -> str:
 def _keys(section: type[BaseModel], *, commented: bool) -> Iterator[str]:
     for name, info in section.model_fields.items():
         yield f"# {'# ' if commented else ''}{info.description}"
-        value = "/srv/pictrs/files" if info.default is PydanticUndefined else info.default
+        value = "/srv/pictrs/files" if info.is_required() else info.default
         yield f"{'# ' if commented else ''}{name} = {_as_toml(value)}"
 
 
