@@ -1,6 +1,7 @@
 """Real servers on loopback for tests: SeaweedFS for S3, OpenSSH for SFTP; each ends with its process group, whatever happens."""
 
 import contextlib
+import ctypes
 import getpass
 import json
 import os
@@ -79,6 +80,11 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     for pid in started:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _die_with_the_tests() -> None:
+    """In the child, before it becomes the server: end when the tests are killed and no fixture can end it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _descendants(pid: int) -> list[int]:
@@ -232,6 +238,7 @@ def running_s3(folder: Path, port: int | None = None) -> Generator[S3Server]:
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_die_with_the_tests,
             cwd=folder,
             env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
         )
@@ -280,8 +287,8 @@ class SshServer:
     def settings(self, folder: Path, root: Path, **more: object) -> StoreSettings:
         """Settings for a store below `root` on this host."""
         values: dict[str, object] = {
-            "credentials": self.credentials(folder, name="reader"),
-            "keeper_credentials": self.credentials(folder, "ecdsa", name="keeper"),
+            "credentials": self.credentials(folder, name="ssh-reader"),
+            "keeper_credentials": self.credentials(folder, "ecdsa", name="ssh-keeper"),
             "known_hosts": self.known_hosts,
             "settle_seconds": 0.0,
             "timeout_seconds": 10.0,
@@ -337,7 +344,13 @@ LogLevel ERROR
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     log = folder / "sshd.log"
     with log.open("wb") as out:
-        process = subprocess.Popen([sshd, "-D", "-e", "-f", config], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            [sshd, "-D", "-e", "-f", config],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_the_tests,
+        )
     try:
         wait_until(lambda: listening(port), "sshd", process, log)
         yield SshServer(port, getpass.getuser(), folder, known_hosts, keys, host, process)
