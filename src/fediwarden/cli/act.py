@@ -104,7 +104,8 @@ def _agreed(plan: Plan, app: App, sealed: bool, budget: int | None) -> bool:
         if budget is not None
         else f"{plan.left_today:,} left of today's allowance"
     )
-    return agreed(f"{len(plan.todo):,} objects will be {where} ({allowed}). Go on?")
+    objects = "1 object" if len(plan.todo) == 1 else f"{len(plan.todo):,} objects"
+    return agreed(f"{objects} will be {where} ({allowed}). Go on?")
 
 
 def _tell(done: Result, *, json: bool) -> None:

@@ -203,7 +203,7 @@ def explain(
         said = "nothing, because it could not be seen" if made.step is Step.NONE else made.step.value
         result(f"  decision {said}, by {plain(made.by)}{f', rule “{plain(made.rule)}”' if made.step is not Step.NONE else ''}")
         result(f"  because  {plain(made.because)}")
-        if made.step is Step.QUARANTINE and made.by == "policy":
+        if made.step is Step.QUARANTINE and made.by == "policy" and not made.drill:
             result("           (a lead from classifiers, not a fact; nobody has looked)")
     for event in history.deeds:
         result(
