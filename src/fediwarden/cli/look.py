@@ -140,6 +140,7 @@ def scan(
         seconds = time.monotonic() - started
         tally = scanning.tally
         owed = sum(1 for _ in app.ledger.owed())
+        totals = app.ledger.totals(looker.engine)
     if json:
         emit(
             {
@@ -153,6 +154,9 @@ def scan(
         )
     else:
         _table(tally, seconds, owed)
+        result(
+            f"{totals.not_scanned:,} of {totals.objects:,} objects of all stores are not scanned; `fediwarden list --not-scanned` says why"
+        )
     for problem in tally.stores_down.values():
         tell(problem)
     if tally.stores_down:
