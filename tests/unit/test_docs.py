@@ -1,5 +1,6 @@
 """The pages against the program: a command, option, setting, exit code, policy key or page that is not documented fails here."""
 
+import ast
 import dataclasses
 import os
 import re
@@ -86,6 +87,26 @@ def test_every_command_line_in_the_pages_can_be_typed(path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in COMMANDS if "--json" in COMMANDS[name]])
 def test_what_json_prints_is_described_for_every_command(name: str) -> None:
     assert name.removeprefix("fediwarden ") in sections(page("json.md"))
+
+
+def printed_keys() -> set[str]:
+    """Every key that the command line's code writes into JSON: in what it emits, and in the functions that make parts of it."""
+    found: set[str] = set()
+    for file in (ROOT / "src/fediwarden/cli").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            emits = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "emit"
+            makes = isinstance(node, ast.FunctionDef) and (node.name.endswith("_json") or node.name == "_numbers")
+            if emits or makes:
+                inner = (keys for one in ast.walk(node) if isinstance(one, ast.Dict) for keys in one.keys)
+                found |= {key.value for key in inner if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    return found
+
+
+def test_every_key_that_json_holds_is_described() -> None:
+    keys = printed_keys()
+
+    assert {"listed", "sha256", "because", "owed"} <= keys  # the search finds what it should
+    assert {key for key in keys if f"`{key}`" not in page("json.md")} == set()
 
 
 def settings() -> Iterator[tuple[str, str, str]]:
@@ -244,3 +265,14 @@ def test_the_layers_on_the_architecture_page_are_those_that_are_enforced() -> No
 
     assert enforced is not None
     assert [room.replace("`", "").replace("\\", "") for room in rooms] == re.findall(r'"([^"]+)"', enforced[1])
+
+
+def test_every_page_that_the_program_names_exists() -> None:
+    named = {
+        name
+        for file in chain((ROOT / "src").rglob("*.py"), (ROOT / "src").rglob("*.toml"), [ROOT / "pyproject.toml"])
+        for name in re.findall(r"\bdocs/([a-z-]+\.md)", file.read_text(encoding="utf-8"))
+    }
+
+    assert named
+    assert {name for name in named if not (DOCS / name).is_file()} == set()
