@@ -276,3 +276,16 @@ def test_every_page_that_the_program_names_exists() -> None:
 
     assert named
     assert {name for name in named if not (DOCS / name).is_file()} == set()
+
+
+def test_no_line_of_the_help_s_lists_of_commands_is_cut_off() -> None:
+    for name in ("", "vault", "models", "drill"):
+        printed = subprocess.run(
+            [sys.executable, "-m", "fediwarden.cli.main", *name.split(), "--help"],
+            env=dict(os.environ) | {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+        assert not [line for line in printed.partition("Commands:")[2].splitlines() if line.endswith("...")]

@@ -16,7 +16,7 @@ SHOWN = 20  # owed objects listed before the question; the rest is counted
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command()(apply)
+    app.command(short_help="Hide what is suspected: sealed first, within a daily allowance.")(apply)
     app.command()(restore)
 
 

@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(short_help="Write a drill picture: harmless, keyed, expiring.")
 def picture(
     file: Path = typer.Argument(..., metavar="FILE", help="Where to write the PNG."),
     hours: float = typer.Option(24.0, "--hours", min=0.1, max=24 * 90, help="How long it is recognised."),
@@ -45,7 +45,7 @@ def picture(
     return Exit.OK
 
 
-@app.command()
+@app.command(short_help="See a drill picture go the whole road through a store.")
 def run(
     store: str = typer.Argument(..., metavar="STORE", help="A configured store, or a folder."),
     identity: list[Path] = typer.Option(

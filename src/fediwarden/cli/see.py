@@ -28,8 +28,8 @@ from fediwarden.model import Act, DeedState, EngineVersion, Finding, Look, Stand
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(status)
-    app.command(name="list")(list_objects)
-    app.command()(explain)
+    app.command(name="list", short_help="Every object that the ledger knows, or those that meet filters.")(list_objects)
+    app.command(short_help="Say why an object was decided as it was, and what was done.")(explain)
 
 
 def status(json: bool = JSON) -> int:

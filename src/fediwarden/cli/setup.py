@@ -19,8 +19,8 @@ from fediwarden.vault import identities_here
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command()(init)
-    app.command()(doctor)
+    app.command(short_help="Write a commented configuration; choose a jurisdiction profile.")(init)
+    app.command(short_help="Check this machine and this installation; say what is missing.")(doctor)
 
 
 def init(

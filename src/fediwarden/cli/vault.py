@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(short_help="Make two key pairs, or take public keys that exist.")
 def init(
     recipient: list[str] = typer.Option(
         [],
@@ -66,7 +66,7 @@ def init(
     return Exit.OK
 
 
-@app.command(name="list")
+@app.command(name="list", short_help="What is sealed: hash, size, when, which object, which rule.")
 def list_sealed(
     drill: bool = typer.Option(False, "--drill", help="The drill pictures' vault instead."), json: bool = JSON
 ) -> int:
@@ -91,7 +91,7 @@ def list_sealed(
     return Exit.OK
 
 
-@app.command()
+@app.command(short_help="Check sealed files against their manifests, and the record.")
 def verify(json: bool = JSON) -> int:
     """Check every sealed file against its manifest, and the chained record of deeds. Exit code 70 if something was altered."""
     built = build()
@@ -115,7 +115,7 @@ def verify(json: bool = JSON) -> int:
     return Exit.INTERNAL if bad or chain else Exit.OK
 
 
-@app.command(name="open")
+@app.command(name="open", short_help="Write one sealed object to standard output, on record.")
 def open_sealed(
     sha256: str = typer.Argument(..., help="The hash, as `vault list` shows it."),
     identity: list[Path] = typer.Option(..., "--identity", metavar="FILE", help="One of the vault's private keys."),
