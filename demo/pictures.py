@@ -24,7 +24,7 @@ class Upload:
         return TYPES.get(ending, f"image/{ending}" if ending in make.STILL_FORMATS else "application/octet-stream")
 
 
-def ordinary(count: int = 60) -> Iterator[Upload]:
+def ordinary(count: int = 30) -> Iterator[Upload]:
     """Pictures as an instance has them by the thousand, and one of every format that can be looked at."""
     for number in range(count):
         format = ("jpeg", "png", "webp")[number % 3]
