@@ -33,7 +33,7 @@ def apply(
 
     Uses what the scans found and looks at no picture. At most the day's allowance is done, worst first; what is over it
     stays owed. What failed stays owed too and is tried by the next apply. `fediwarden restore KEY` puts one back.
-    Exit code 6 if the allowance is used up with work owed, 3 if some deed failed or an object changed, 5 if a store failed.
+    Exit code 6 if the allowance is used up with work owed, 3 if some deed failed or an object changed meanwhile.
     """
     app = build()
     profile = app.profile
