@@ -25,10 +25,13 @@ debian() {
         as_root=sudo
     fi
     say "Installing Debian packages: $*"
-    {
+    if ! told=$({
         $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update &&
             $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 install "$@"
-    } >&2 </dev/null || stop "apt-get could not install $*"
+    } 2>&1 </dev/null); then
+        say "$told"
+        stop "apt-get could not install $*"
+    fi
 }
 
 # Prints a Python that is new enough and can make environments; nothing if there is none.
@@ -86,6 +89,6 @@ set_up() {
 
 # install_models: into FEDIWARDEN_HOME, or where the program keeps them
 install_models() {
-    say "Installing the models (checked by hash; already there: nothing to do)"
+    say "Seeing to the models (checked by hash)"
     "$VENV/bin/fediwarden" models install >&2 || stop "the models could not be installed"
 }
