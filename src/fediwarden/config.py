@@ -9,8 +9,8 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -135,6 +135,10 @@ class StoreEntry(_Section):
     public_url: str = Field(
         "", description="The address under which strangers fetch objects, to prove that hidden ones cannot be had."
     )
+    private_messages: bool = Field(
+        False,
+        description="true says that this store holds media of private messages; it is scanned only where the profile allows that.",
+    )
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(30, description="Seconds to wait for one answer.")
     tries: Annotated[int, Field(ge=1, le=100)] = Field(5, description="Tries before an object is unreached in this run.")
 
@@ -189,6 +193,11 @@ class Configuration:
         return self.home / "models"
 
     @property
+    def profiles(self) -> Path:
+        """The folder of the operator's own profiles; a file here stands over the shipped one of its name."""
+        return self.home / "profiles"
+
+    @property
     def drill_key(self) -> Path:
         """The secret that makes this installation's drill pictures its own."""
         return self.home / "drill.key"
@@ -237,9 +246,10 @@ def load(environment: Mapping[str, str]) -> Configuration:
     for name in settings.stores:
         if not STORE_NAME.fullmatch(name):
             raise Misconfigured(f"{file}: stores.{name}: not a store's name", hint="use lower-case letters, digits, - and _")
+    configuration = Configuration(folder, settings, file)
     if settings.profile:
-        profile(settings.profile)
-    return Configuration(folder, settings, file)
+        profile(settings.profile, configuration.profiles)
+    return configuration
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
@@ -279,26 +289,55 @@ def _merge(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str
 
 def profile_names() -> tuple[str, ...]:
     """The names of the profiles that come with the program; eu-xx stands for every EU country without one of its own."""
-    folder = files("fediwarden") / "data" / "profiles"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in _shipped().iterdir() if entry.name.endswith(".toml")))
 
 
-@lru_cache
-def profile(name: str) -> Profile:
-    """The jurisdiction profile of that name; eu-de falls back to eu-xx.
+def profile(name: str, folder: Path | None = None) -> Profile:
+    """The jurisdiction profile of that name: the operator's own in `folder`, else a shipped one; eu-de falls back to eu-xx.
 
     Raises:
-        Misconfigured: there is no such profile.
+        Misconfigured: there is no such profile, or the operator's own is not one.
     """
-    shipped = profile_names()
-    chosen = name if name in shipped else "eu-xx" if re.fullmatch(r"eu-[a-z]{2}", name) else ""
+    own = folder / f"{name}.toml" if folder is not None and STORE_NAME.fullmatch(name) else None
+    if own is not None and own.is_file():
+        return _parsed_profile(name, own.read_text(encoding="utf-8", errors="replace"), str(own))
+    names = profile_names()
+    chosen = name if name in names else "eu-xx" if re.fullmatch(r"eu-[a-z]{2}", name) else ""
     if not chosen:
+        where = f", or write your own as {own}" if own else ""
         raise Misconfigured(
             f"profile {name!r} is not known",
-            hint=f"choose one of {', '.join(shipped)}, with your country's two letters for eu-xx",
+            hint=f"choose one of {', '.join(names)}, with your country's two letters for eu-xx{where}",
         )
-    table = tomllib.loads((files("fediwarden") / "data" / "profiles" / f"{chosen}.toml").read_text(encoding="utf-8"))
-    return Profile(name=name, **table)
+    file = _shipped() / f"{chosen}.toml"
+    return _parsed_profile(name, file.read_text(encoding="utf-8"), str(file))
+
+
+def _shipped() -> Traversable:
+    return files("fediwarden") / "data" / "profiles"
+
+
+class _ProfileFile(_Section):
+    title: str
+    keep: Literal["preserve", "metadata only"]
+    retention_days: Annotated[int, Field(ge=0)]
+    scan_private_messages: bool
+    as_of: str
+    reviewed: bool
+    words: str
+    source: str
+
+
+def _parsed_profile(name: str, text: str, origin: str) -> Profile:
+    try:
+        read = _ProfileFile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise Misconfigured(f"{origin}: {error}", hint="mend that line") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Misconfigured(f"{origin}: {where}: {first['msg']}", hint="docs/profiles.md describes every key") from error
+    return Profile(name=name, **read.model_dump())
 
 
 def default_policy() -> str:

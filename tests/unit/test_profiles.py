@@ -1,10 +1,14 @@
 """The jurisdiction profiles that come with the program: data that loads, says where it comes from and promises nothing."""
 
+from contextlib import nullcontext
 from datetime import date
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from fediwarden import config
+from fediwarden.app import App
 from fediwarden.errors import Misconfigured
 
 
@@ -45,3 +49,30 @@ def test_a_profile_that_does_not_exist_is_named_with_the_ones_that_do(name: str)
         config.profile(name)
 
     assert "uk" in refused.value.hint
+
+
+def test_a_profile_of_the_operators_own_stands_over_the_shipped_one(tmp_path: Path) -> None:
+    shipped = (files("fediwarden") / "data" / "profiles" / "other.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(shipped.replace('keep = "preserve"', 'keep = "metadata only"'), encoding="utf-8")
+    (tmp_path / "us.toml").write_text(shipped.replace("retention_days = 0", "retention_days = 400"), encoding="utf-8")
+
+    assert config.profile("mine", tmp_path).keep == "metadata only"
+    assert config.profile("us", tmp_path).retention_days == 400
+    assert config.profile("uk", tmp_path) == config.profile("uk")
+
+
+def test_a_profile_that_lacks_a_key_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('title = "mine"\n', encoding="utf-8")
+
+    with pytest.raises(Misconfigured, match=r"mine\.toml.*keep"):
+        config.profile("mine", tmp_path)
+
+
+def test_a_store_of_private_messages_is_scanned_only_where_the_profile_allows_it(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    written = f'profile = "NAME"\n[stores.dms]\nurl = "{tmp_path}/media"\nprivate_messages = true\n'
+    for name, allowed in (("us", True), ("eu-de", False), ("", False)):
+        (tmp_path / config.CONFIG_NAME).write_text(written.replace("NAME", name), encoding="utf-8")
+        app = App({"FEDIWARDEN_HOME": str(tmp_path)})
+        with nullcontext() if allowed else pytest.raises(Misconfigured, match="private messages"), app.readers([]) as readers:
+            assert [reader.name for reader in readers] == ["dms"]

@@ -40,7 +40,7 @@ def init(
     if file.exists() and not force:
         raise Misconfigured(f"{file} exists already", hint="edit it, or replace it with --force")
     chosen = profile or _ask()
-    config.profile(chosen)
+    told = config.profile(chosen, folder / "profiles")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if file.exists():
@@ -52,7 +52,6 @@ def init(
         raise CannotWrite(
             f"cannot write {file}: {error.strerror}", hint="set FEDIWARDEN_HOME to a folder that this user may write"
         ) from error
-    told = config.profile(chosen)
     if json:
         emit({"file": str(file), "profile": chosen, "keep": told.keep, "retention_days": told.retention_days})
         return Exit.OK
