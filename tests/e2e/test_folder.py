@@ -1,6 +1,5 @@
 """A folder from the first scan to the last undo, through the command line, with every exit code provoked for real."""
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -85,8 +84,7 @@ def test_the_main_road_finds_hides_restores_and_decides_again(home: Home, store:
     hidden = by_key(home.run("list", "--json", "--hidden").lines)
     assert {key: line["deed"] for key, line in hidden.items()} == {"bb/moving.gif": "hidden", "bitmap.bmp": "hidden"}
 
-    mtime = os.stat(store.with_name("store.quarantine")).st_mode & 0o777
-    assert mtime == 0o700
+    assert store.with_name("store.quarantine").stat().st_mode & 0o777 == 0o700
     home.run("restore", "bb/moving.gif", "--because", "it is a cat")
     assert (store / "bb/moving.gif").read_bytes() == ANIMATION
     assert abs((store / "bb/moving.gif").stat().st_mtime - (store / "aa/picture.png").stat().st_mtime) < 60
@@ -289,6 +287,26 @@ def test_a_profile_that_keeps_metadata_only_seals_nothing_and_destroys_nothing(h
     assert not (home.folder / "vault").exists()
     home.run("restore", "a.gif", "b.bmp")
     assert files_below(store) == {"a.gif": ANIMATION, "b.bmp": BITMAP}
+
+
+def test_two_contents_hidden_from_one_key_are_told_apart(home: Home, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for data in (ANIMATION, BITMAP):
+        write(store, {"a": data})
+        home.run("scan", store, expect=1)
+        home.run("apply", "--yes")
+
+    asked = home.run("restore", "a", expect=4)
+    assert "--sha256" in asked.err
+    home.run("restore", "a", "--sha256", sha256(ANIMATION).hexdigest()[:10])
+    assert (store / "a").read_bytes() == ANIMATION
+    occupied = home.run("restore", "a", expect=3)
+    assert "move it away first" in occupied.err
+    assert by_key(home.run("list", "--json", "--hidden").lines).keys() == {"a"}
+    (store / "a").unlink()
+    home.run("restore", "a")
+    assert (store / "a").read_bytes() == BITMAP
+    assert "restored already" in home.run("restore", "a").out
 
 
 def test_where_the_vault_is_the_only_copy_a_private_key_brings_it_back(home: Home, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
 from fediwarden.errors import Exit, Misconfigured
-from fediwarden.model import DeedEvent, StoreName
+from fediwarden.model import Act, DeedEvent, DeedState, StoreName
 
 SHOWN = 20  # owed objects listed before the question; the rest is counted
 
@@ -33,7 +33,8 @@ def apply(
 
     Uses what the scans found and looks at no picture. At most the day's allowance is done, worst first; what is over it
     stays owed. What failed stays owed too and is tried by the next apply. `fediwarden restore KEY` puts one back.
-    Exit code 6 if the allowance is used up with work owed, 3 if some deed failed or an object changed meanwhile.
+    Exit code 5 if a store could not be reached, 3 if some deed failed or an object changed meanwhile, 6 if the
+    allowance is used up with work owed.
     """
     app = build()
     profile = app.profile
@@ -137,6 +138,9 @@ def restore(
         ..., metavar="KEY...", help="The objects to put back, as `fediwarden list --hidden` names them."
     ),
     store: str = typer.Option("", "--store", help="The store, where one key is hidden in several."),
+    sha256: str = typer.Option(
+        "", "--sha256", help="The hash, or how it begins, where several contents were hidden from one key."
+    ),
     identity: list[Path] = typer.Option(
         [], "--identity", metavar="FILE", help="A private key of the vault, where only the vault holds the bytes."
     ),
@@ -147,10 +151,13 @@ def restore(
 
     Your word that these bytes pass is recorded and stands over every later scan. From the quarantine place no key is
     needed; where the store keeps nothing, the vault is opened with one of its private keys, in memory only.
-    Exit code 3 if one could not be restored.
+    What is back already is left as it is, so that an interrupted restore can be given again.
+    Exit code 5 if a store could not be reached, 3 if one could not be restored.
     """
     app = build()
-    hidden = [_find(app, key, store) for key in keys]
+    hidden = [event for key in keys if (event := _find(app, key, store, sha256, json=json)) is not None]
+    if not hidden:
+        return Exit.OK
     failed = False
     with recorded(app, "restore", {"because": because}) as run, app.warden(run.id) as warden:
         for event in hidden:
@@ -174,14 +181,35 @@ def restore(
     return Exit.NOT_SCANNED if failed else Exit.OK
 
 
-def _find(app: App, key: str, store: str) -> DeedEvent:
+def _find(app: App, key: str, store: str, sha256: str, *, json: bool) -> DeedEvent | None:
+    """The hiding to undo; None (and said so) where the last deed put the object back already. Raises: Misconfigured."""
     name = StoreName(app.store(store).name) if store else None
-    found = list(app.ledger.hidden(key=key, store=name))
+    found = [event for event in app.ledger.hidden(key=key, store=name) if event.sha256.startswith(sha256.lower())]
     if not found:
+        for entry in app.ledger.entries(store=name, key=key):
+            if entry.deed == (Act.RESTORE, DeedState.DONE) and (entry.sha256 or "").startswith(sha256.lower()):
+                if json:
+                    emit(
+                        {
+                            "store": entry.ref.store,
+                            "key": entry.ref.key,
+                            "sha256": entry.sha256,
+                            "outcome": "restored",
+                            "problem": "it was back already",
+                        }
+                    )
+                else:
+                    result(f"restored already: {plain(entry.ref.store)}: {plain(entry.ref.key)}")
+                return None
         raise Misconfigured(f"{plain(key)} is not hidden", hint="`fediwarden list --hidden` names what is")
+    stores = {event.store for event in found}
+    if len(stores) > 1:
+        raise Misconfigured(
+            f"{plain(key)} is hidden in several stores: {', '.join(sorted(stores))}", hint="say which with --store"
+        )
     if len(found) > 1:
         raise Misconfigured(
-            f"{plain(key)} is hidden in several stores: {', '.join(event.store for event in found)}",
-            hint="say which with --store",
+            f"{len(found)} contents were hidden from {plain(key)}: {', '.join(event.sha256[:12] for event in found)}",
+            hint="say which with --sha256; the others stay hidden",
         )
     return found[0]

@@ -22,7 +22,7 @@ from fediwarden.cli.output import (
 )
 from fediwarden.errors import Exit, FediwardenError, Misconfigured
 from fediwarden.ledger import Entry
-from fediwarden.model import Act, DeedState, EngineVersion, Finding, Look, Standing, Step, StoreName
+from fediwarden.model import EngineVersion, Finding, Look, Standing, Step, StoreName
 
 
 def register(app: typer.Typer) -> None:
@@ -113,17 +113,13 @@ def list_objects(
     """Every object the ledger knows, or those that meet the filters, with standing, decision and deed."""
     app = build()
     name = StoreName(app.store(store).name) if store else None
-    entries = app.ledger.entries(
-        store=name,
-        key=key or None,
-        standing=standing,
-        step=step,
-        deed=DeedState.DONE if hidden else None,
-        act=Act.HIDE if hidden else None,
-        not_scanned=not_scanned,
-    )
+    entries = app.ledger.entries(store=name, key=key or None, standing=standing, step=step, not_scanned=not_scanned)
+    # not told by the last deed: a restoring that failed leaves its object hidden
+    away = {(event.store, event.key) for event in app.ledger.hidden(key=key or None, store=name)} if hidden else set()
     for entry in entries:
-        if entry.gone and not gone and not key:
+        if hidden and (entry.ref.store, entry.ref.key) not in away:
+            continue
+        if entry.gone and not (gone or key or hidden):
             continue
         if json:
             emit(entry_json(entry))

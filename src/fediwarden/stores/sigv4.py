@@ -215,7 +215,10 @@ class S3Client:
                     f"the certificate of {self._host} was not accepted: {error.verify_message}",
                     hint="check `endpoint`, and that this machine knows the authority that signed it",
                 ) from error
-            raise Unreached(f"{self._host}:{self._port} gave no complete answer: {_words(error)}") from error
+            raise Unreached(
+                f"{self._host}:{self._port} gave no complete answer: {_words(error)}",
+                hint="check `endpoint`, and that the server runs; nothing is lost, the same command goes on later",
+            ) from error
         except BaseException:
             connection.close()
             raise
