@@ -30,7 +30,7 @@ debian() {
             $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 install "$@"
     } 2>&1 </dev/null); then
         say "$told"
-        stop "apt-get could not install $*"
+        stop "these Debian packages could not be installed; as root: apt-get install $*"
     fi
 }
 
