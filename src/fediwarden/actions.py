@@ -14,7 +14,18 @@ from pathlib import Path
 import structlog
 
 from fediwarden.config import Profile
-from fediwarden.errors import BadEvidence, Changed, FediwardenError, Gone, Misconfigured, Occupied, TooLarge, Unreached, Unsettled
+from fediwarden.errors import (
+    BadEvidence,
+    CannotWrite,
+    Changed,
+    FediwardenError,
+    Gone,
+    Misconfigured,
+    Occupied,
+    TooLarge,
+    Unreached,
+    Unsettled,
+)
 from fediwarden.ledger import Ledger
 from fediwarden.model import (
     Act,
@@ -57,6 +68,7 @@ class Result:
     problem: str = ""
     hint: str = ""
     drill: bool = False
+    unreached: bool = False  # it failed because the store gave no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +134,11 @@ class Warden:
     # -- hiding -------------------------------------------------------------------------------------------------------
 
     def plan(self, *, allowance: int, drill_allowance: int, only: Sequence[str] = (), limit: int | None = None) -> Plan:
-        """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance."""
+        """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance.
+
+        What failed on another day comes after what was never tried: objects that cannot be hidden must not use up the
+        allowance of every day.
+        """
         since = midnight(self._clock())
         left = {
             False: max(0, allowance - self._ledger.acted(since, drill=False)),
@@ -130,14 +146,26 @@ class Warden:
         }
         left_today = left[False]
         todo: list[Owed] = []
+        failed: list[Owed] = []
+        most = sum(left.values())
         total = over = 0
         for owed in self._ledger.owed(only=only):
             total += 1
             if limit is not None and len(todo) >= limit:
                 continue
-            if owed.last is not None and owed.last.act is Act.HIDE and owed.last.at >= since:
+            if owed.last is not None and owed.last.at >= since:
                 todo.append(owed)
+            elif owed.last is not None and owed.last.state is DeedState.FAILED and len(failed) < most:
+                failed.append(owed)
             elif left[owed.decision.drill]:
+                left[owed.decision.drill] -= 1
+                todo.append(owed)
+            else:
+                over += 1
+        for owed in failed:
+            if limit is not None and len(todo) >= limit:
+                break
+            if left[owed.decision.drill]:
                 left[owed.decision.drill] -= 1
                 todo.append(owed)
             else:
@@ -149,14 +177,31 @@ class Warden:
 
         Raises:
             CannotWrite: ledger or vault can take no more. The object at hand was not touched.
-            Misconfigured: a vault or a keeper's credentials are missing.
+            Misconfigured: a vault or a keeper's credentials are missing; raised when all others were tried.
         """
-        for owed in plan.todo:
-            result = self._hide(owed)
+        unfit: list[Misconfigured] = []
+        for planned in plan.todo:
+            owed = self._still(planned)
+            if owed is None:
+                problem = "decided anew since this was planned; nothing was done"
+                result = Result(planned.ref.store, planned.ref.key, planned.sha256, Outcome.CHANGED, problem)
+            else:
+                result = self._hide(owed, unfit)
             _log(result)
             yield result
+        if unfit:
+            raise unfit[0]
 
-    def _hide(self, owed: Owed) -> Result:
+    def _still(self, planned: Owed) -> Owed | None:
+        """What the ledger says of it now: a scan, a new policy or a person may have spoken since the plan was made."""
+        entry = self._ledger.entry(planned.ref.store, planned.ref.key)
+        if entry is None or entry.sha256 != planned.sha256 or entry.decision is None or entry.decision_id is None:
+            return None
+        if entry.decision.step is not Step.QUARANTINE or entry.decision.drill != planned.decision.drill:
+            return None
+        return replace(planned, decision=entry.decision, decision_id=entry.decision_id)
+
+    def _hide(self, owed: Owed, unfit: list[Misconfigured]) -> Result:
         ref, sha256, drill = owed.ref, owed.sha256, owed.decision.drill
         event = DeedEvent(
             Act.HIDE, DeedState.BEGUN, ref.store, ref.key, sha256, owed.decision_id, self._actor, self._clock(), drill
@@ -165,7 +210,7 @@ class Warden:
         try:
             hold = self._hold(ref.store)
             if hold.removes and self._profile.keep != "preserve":
-                raise Misconfigured(
+                raise Misconfigured(  # noqa: TRY301 - one answer for all that can go wrong here
                     f'store {ref.store} has hide = "remove", and profile {self._profile.name} seals nothing: the only copy would be destroyed',
                     hint='set hide = "move" for this store',
                 )
@@ -178,14 +223,34 @@ class Warden:
             self._did(event, DeedState.CHANGED, problem=str(error))
             return _result(event, Outcome.CHANGED, error)
         except Gone as error:
+            if self._moved_before(ref, sha256):
+                lost = FediwardenError(
+                    f"an earlier try hid it, and it is not in the quarantine place now: {error}",
+                    hint="if stores.NAME.quarantine was changed, set it back; what was sealed can be restored from the vault",
+                )
+                self._did(event, DeedState.FAILED, problem=str(lost))
+                return _result(event, Outcome.FAILED, lost)
             self._did(event, DeedState.CHANGED, problem=f"gone before it was sealed: {error}")
             self._ledger.record(self._run, [(Look(ref, Standing.GONE, self._clock(), problem=str(error)), None)])
             return _result(event, Outcome.GONE, error)
-        except (Unreached, Unsettled, Occupied, TooLarge) as error:
+        except CannotWrite:
+            raise
+        except FediwardenError as error:
+            if isinstance(error, Misconfigured):
+                unfit.append(error)
             self._did(event, DeedState.FAILED, problem=str(error))
             return _result(event, Outcome.FAILED, error)
+        except Exception as error:  # the unknown: this object stays owed, the others go on
+            log.exception("hiding failed", store=ref.store, key=ref.key, sha256=sha256)
+            ours = FediwardenError(f"an error of ours while hiding ({type(error).__name__})", hint="the log has the details")
+            self._did(event, DeedState.FAILED, problem=str(ours))
+            return _result(event, Outcome.FAILED, ours)
         self._did(event, DeedState.DONE, place)
         return _result(event, Outcome.DONE)
+
+    def _moved_before(self, ref: ObjectRef, sha256: Sha256) -> bool:
+        hidden = self._ledger.hidden(key=ref.key, store=ref.store)
+        return any(earlier.sha256 == sha256 for earlier in hidden)
 
     def _seal(self, event: DeedEvent, owed: Owed, keeper: Keeper) -> None:
         vault = self._vaults[owed.decision.drill]
@@ -196,6 +261,8 @@ class Warden:
                 return  # an earlier try sealed it and moved it; `hide` confirms that
             raise
         if blob.sha256 != owed.sha256:
+            if owed.last is not None and vault.check(owed.sha256):
+                return  # an earlier try may have moved it before these bytes came; `hide` knows, and leaves them alone
             raise Changed(f"other bytes lie under this key now (sha256 {blob.sha256[:12]})", hint="the next scan looks at them")
         because = {
             "rule": owed.decision.rule,
@@ -223,7 +290,7 @@ class Warden:
         if place.how == "moved" and keeper.is_public(place):
             raise Unreached(
                 "the hidden copy can be fetched by anybody",
-                hint="set stores.NAME.quarantine to a place that is not public, then apply again",
+                hint="make that place not public (docs/stores.md says how), then apply again",
             )
 
     # -- restoring ----------------------------------------------------------------------------------------------------
@@ -254,6 +321,9 @@ class Warden:
         except (Unreached, Unsettled, Occupied, Changed, Gone, TooLarge) as error:
             self._did(event, DeedState.FAILED, hidden.place, str(error))
             result = _result(event, Outcome.FAILED, error)
+        except (BadEvidence, Misconfigured) as error:
+            self._did(event, DeedState.FAILED, hidden.place, str(error))
+            raise
         else:
             self._did(event, DeedState.DONE, hidden.place)
             result = _result(event, Outcome.DONE)
@@ -281,7 +351,16 @@ class Warden:
 
 
 def _result(event: DeedEvent, outcome: Outcome, error: FediwardenError | None = None) -> Result:
-    return Result(event.store, event.key, event.sha256, outcome, str(error or ""), error.hint if error else "", event.drill)
+    return Result(
+        event.store,
+        event.key,
+        event.sha256,
+        outcome,
+        str(error or ""),
+        error.hint if error else "",
+        event.drill,
+        isinstance(error, Unreached),
+    )
 
 
 def _log(result: Result) -> None:

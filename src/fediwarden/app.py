@@ -1,12 +1,13 @@
 """The only place that builds parts from settings and tells the time; decides nothing and prints nothing."""
 
+import fcntl
 import getpass
 import logging
 import logging.handlers
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +23,7 @@ from fediwarden.analysers.bundled import Bundled
 from fediwarden.analysers.drill import Drill, DrillKey
 from fediwarden.analysers.interface import Analyser
 from fediwarden.config import Configuration, Profile, StoreEntry
-from fediwarden.errors import CannotWrite, FediwardenError, Misconfigured
+from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
 from fediwarden.model import EngineVersion, RunId, StoreName
@@ -76,7 +77,7 @@ class App:
                 "no jurisdiction profile is set, and without one nothing can be applied",
                 hint=f"run `fediwarden init`, or set profile in {self.configuration.file}",
             )
-        return config.profile(self.settings.profile)
+        return config.profile(self.settings.profile, self.configuration.profiles)
 
     @cached_property
     def policy(self) -> Policy:
@@ -241,11 +242,25 @@ class App:
         readers: list[Reader] = []
         try:
             for settings in self.targets(names):
-                readers.append(open_reader(settings, environment=self.environment, stop=self.stop))  # noqa: PERF401 - what is open must be closed
+                self._may_scan(settings.name)
+                readers.append(open_reader(settings, environment=self.environment, stop=self.stop))
             yield readers
         finally:
             for reader in readers:
                 reader.close()
+
+    def _may_scan(self, name: StoreName) -> None:
+        """Refuse a store of private messages where the profile does not let them be scanned. Raises: Misconfigured."""
+        entry = self.settings.stores.get(name)
+        if entry is not None and entry.private_messages and not (self.settings.profile and self.profile.scan_private_messages):
+            raise Misconfigured(
+                f"store {name} holds media of private messages, and {self._profile_words} does not let them be scanned",
+                hint="name the other stores to scan them; a profile that allows it is a legal decision (docs/profiles.md)",
+            )
+
+    @property
+    def _profile_words(self) -> str:
+        return f"profile {self.settings.profile}" if self.settings.profile else "having no profile"
 
     # -- acting -------------------------------------------------------------------------------------------------------
 
@@ -256,7 +271,10 @@ class App:
 
     @contextmanager
     def warden(self, run: RunId) -> Iterator[Warden]:
-        """The one who acts, with keepers opened when needed and closed at the end. Raises: Misconfigured."""
+        """The only one who acts on this ledger now, with keepers opened when needed and closed at the end.
+
+        Raises: Misconfigured, CannotWrite, Busy while another `apply`, `restore` or `drill run` is at work.
+        """
         keepers: dict[StoreName, Hold] = {}
 
         def hold(name: StoreName) -> Hold:
@@ -268,11 +286,12 @@ class App:
             return keepers[name]
 
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
-        try:
-            yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.pace.object_limit)
-        finally:
-            for kept in keepers.values():
-                kept.keeper.close()
+        with acting_alone(Path(self.ledger.path).resolve()):
+            try:
+                yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.pace.object_limit)
+            finally:
+                for kept in keepers.values():
+                    kept.keeper.close()
 
     # -- the log ------------------------------------------------------------------------------------------------------
 
@@ -313,3 +332,30 @@ class App:
             raise CannotWrite(
                 f"cannot write the log {path}: {error.strerror}", hint="set [log] file to a place that this user may write"
             ) from error
+
+
+@contextmanager
+def acting_alone(ledger: Path) -> Iterator[None]:
+    """Hold the lock beside the ledger that lets one process act at a time; the kernel gives it back when the process dies.
+
+    Raises: Busy when another process holds it, CannotWrite.
+    """
+    path = ledger.with_name(f"{ledger.name}.acting")
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotWrite(f"cannot make {path}: {error.strerror}", hint="check who owns the folder of the ledger") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise Busy(
+                f"another command is acting on this ledger (process {who}); nothing was done",
+                hint="wait until that apply, restore or drill has ended, then run this again",
+            ) from error
+        with suppress(OSError):  # only words for whoever finds it held; a full disk is told by what must be written
+            os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
+        yield
+    finally:
+        os.close(lock)

@@ -90,6 +90,13 @@ class CannotWrite(FediwardenError):
     exit = Exit.CANNOT_WRITE
 
 
+class Busy(FediwardenError):
+    """Another command is acting on the same ledger just now; nothing was done."""
+
+    retry = True
+    exit = Exit.CONFIGURATION
+
+
 class BadEvidence(FediwardenError):
     """Sealed bytes or the chained record of deeds do not agree with what was written."""
 

@@ -10,10 +10,11 @@ so are the bytes in flight; a store of a million objects takes no more memory th
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from math import isfinite
 from queue import Empty, Full, Queue
 from threading import Condition, Event, Lock, Thread
 from typing import Protocol
@@ -98,10 +99,13 @@ class Looker:
         """What can be seen of these bytes. Broken bytes are a value; Unreached is raised when the cage gave no answer."""
         started = time.perf_counter()
         with self.cage.look(blob) as peek:
-            report, findings = self._see(peek)
+            report, findings, views = self._see(peek)
+        reason, problem = report.reason, report.problem
+        if reason is None and not views:  # whatever the cage says: nothing of it was shown to an analyser
+            reason, problem = Reason.MALFORMED, "the decoder gave no view of it"
         return Look(
             ref=blob.ref,
-            standing=Standing.BROKEN if report.reason else Standing.SEEN,
+            standing=Standing.BROKEN if reason else Standing.SEEN,
             at=self.clock(),
             sha256=blob.sha256,
             engine=self.engine,
@@ -109,17 +113,28 @@ class Looker:
             findings=findings,
             notes=report.notes,
             unopened=report.unopened,
-            reason=report.reason,
-            problem=report.problem,
+            reason=reason,
+            problem=problem,
             milliseconds=round((time.perf_counter() - started) * 1000),
         )
 
-    def _see(self, peek: Peek) -> tuple[Report, tuple[Finding, ...]]:
+    def _see(self, peek: Peek) -> tuple[Report, tuple[Finding, ...], int]:
+        """The report, what was found, and how many views there were of the object itself."""
         findings: tuple[Finding, ...] = ()
+        views = 0
         frames = peek.frames()
         while batch := list(islice(frames, FRAMES_AT_ONCE)):
-            findings = condense([*findings, *(found for analyser in self.analysers for found in analyser.analyse(batch))])
-        return peek.report, findings
+            views += sum(not frame.source for frame in batch)
+            found = [finding for analyser in self.analysers for finding in analyser.analyse(batch)]
+            if odd := next((finding for finding in found if not _counts(finding)), None):
+                # no threshold is ever met by what is not a number: it would pass for "nothing found"
+                raise Unreached(f"{odd.analyser} answered with something that is not a number")
+            findings = condense([*findings, *found])
+        return peek.report, findings, views
+
+
+def _counts(found: Finding) -> bool:
+    return isfinite(found.score) and all(isfinite(value) for value in found.measures.values())
 
 
 @dataclass(slots=True)
@@ -250,16 +265,24 @@ class Health:
     def __init__(self) -> None:
         self._lock = Lock()
         self._failures: dict[StoreName, int] = {}
+        self._good: dict[StoreName, ObjectRef] = {}
 
     def answered(self, store: StoreName) -> None:
         """The store gave an answer, whatever it was."""
         with self._lock:
             self._failures[store] = 0
 
-    def failed(self, store: StoreName) -> None:
-        """The store gave none."""
+    def good(self, ref: ObjectRef) -> None:
+        """This object was fetched, now or before; the smallest one is remembered, to ask for it again in doubt."""
+        with self._lock:
+            if ref.store not in self._good or ref.size < self._good[ref.store].size:
+                self._good[ref.store] = ref
+
+    def failed(self, store: StoreName) -> ObjectRef | None:
+        """The store gave none. Returns what to ask for before it counts as down: it may be these objects that are odd."""
         with self._lock:
             self._failures[store] = self._failures.get(store, 0) + 1
+            return self._good.get(store) if self._failures[store] == DOWN_AFTER else None
 
     def down(self, store: StoreName) -> bool:
         """Whether to stop asking."""
@@ -340,13 +363,18 @@ class Scan:
             self._look_at_young(run, progress)
         except CannotWrite:
             self._end((lister, *others))
+            self._close_count()
             raise
         except BaseException:
             self._end((lister, *others))
-            self._drain(run)
+            try:
+                self._drain(run)
+            finally:
+                self._close_count()
             raise
         self._end((lister, *others))
         self._drain(run)
+        self._close_count()
         progress(self.tally)
         if self._fatal is not None:
             raise self._fatal
@@ -424,6 +452,10 @@ class Scan:
         if looks:
             self._record(run, looks)
 
+    def _close_count(self) -> None:
+        """What was listed and not finished when a run was cut off was not scanned in it. The ledger says the same without a row."""
+        self.tally.unreached += self.tally.listed - self.tally.done
+
     def _look_at_young(self, run: RunId, progress: Callable[[Tally], None]) -> None:
         """Objects that were being written get their second chance when everything else is done."""
         if not self._young or self._stop.is_set():
@@ -434,7 +466,7 @@ class Scan:
             self._stop.wait(min(self._pace.settle_seconds, max(0.0, self._pace.settle_seconds - age)) + 0.05)
         else:
             self._stop.wait(self._pace.settle_seconds)
-        jobs = [replace(job, last_try=True) for job in self._young]
+        jobs = list(self._young)
         self._young.clear()
         feeder = Thread(target=self._feed, args=(jobs,), name="young", daemon=True)
         feeder.start()
@@ -463,12 +495,14 @@ class Scan:
                 self._down(reader.name, Unreached(f"listing {reader.name} failed; the log has the details"))
 
     def _handle_page(self, run: RunId, reader: Reader, page: Sequence[ObjectRef]) -> bool:
-        settled = self._ledger.settle(run, page, self._looker.engine)
+        settled = self._ledger.settle(run, page, self._looker.engine, self._pace.object_limit)
         todo = [ref for ref in page if self._again or ref.key not in settled]
+        if settled:
+            self._health.good(min((ref for ref in page if ref.key in settled), key=lambda ref: ref.size))
         self._put(_Page(len(page), len(page) - len(todo)))
         for number, ref in enumerate(todo):
             if self._health.down(reader.name):
-                self._down(reader.name, Unreached(f"{reader.name} stopped answering", hint="run the scan again when it is back"))
+                self._stopped(reader.name)
                 for rest in todo[number:]:
                     self._put(self._unreached(rest, "the store stopped answering"))
                 return False
@@ -488,8 +522,23 @@ class Scan:
 
     def _feed(self, jobs: Sequence[_Job]) -> None:
         for job in jobs:
-            if not self._send(job):
+            down = self._health.down(job.ref.store)
+            again = self._unreached(job.ref, "the store stopped answering") if down else self._as_it_is_now(job)
+            if isinstance(again, Look):
+                self._put(again)
+            elif not self._send(again):
                 return
+
+    def _as_it_is_now(self, job: _Job) -> _Job | Look:
+        try:
+            return _Job(job.reader, job.reader.stat(job.ref.key), last_try=True)
+        except Gone as error:
+            return Look(job.ref, Standing.GONE, self._clock(), problem=str(error))
+        except FediwardenError as error:
+            return self._unreached(job.ref, str(error))
+        except Exception as error:  # the unknown: this object stays unsettled, the others go on
+            log.exception("stat failed", store=job.ref.store, key=job.ref.key)
+            return self._unreached(job.ref, f"an error of ours while asking ({type(error).__name__})")
 
     def _begin_counting(self, reader: Reader) -> None:
         """There is real work to wait for: list once more, only counting, so that the time left can be told."""
@@ -508,12 +557,15 @@ class Scan:
             return  # only the estimate is lost; the listing itself says what is wrong
         self.tally.expected += count
 
+    def _stopped(self, store: StoreName) -> None:
+        self._down(store, Unreached(f"{store} stopped answering", hint="run the scan again when it is back"))
+
     def _down(self, store: StoreName, error: FediwardenError) -> None:
-        self.tally.stores_down.setdefault(store, error)
-        log.warning("store unreached", store=store, problem=str(error))
+        if self.tally.stores_down.setdefault(store, error) is error:
+            log.warning("store unreached", store=store, problem=str(error))
 
     def _fail(self, error: FediwardenError) -> None:
-        """The ledger failed under the lister: end the run; the caller's thread raises the error."""
+        """The ledger failed under another thread: end the run; the caller's thread raises the error."""
         self._fatal = error
         self._stop.set()
 
@@ -526,9 +578,10 @@ class Scan:
             except Empty:
                 continue
             if self._health.down(job.ref.store):
+                self._stopped(job.ref.store)
                 self._put(self._unreached(job.ref, "the store stopped answering"))
                 continue
-            taken = self._budget.take(job.ref.size, self._stop)
+            taken = self._budget.take(min(job.ref.size, self._pace.object_limit), self._stop)
             if taken is None:
                 return
             try:
@@ -547,25 +600,48 @@ class Scan:
     def _fetch(self, job: _Job) -> Blob | Look | None:
         """The blob, or the look that says why there is none, or None when the object is put off to the end of the run."""
         try:
-            ref = job.reader.stat(job.ref.key) if job.last_try else job.ref
-            blob = job.reader.fetch(ref, self._pace.object_limit)
+            # never more than there is room taken for: who grows it between listing and fetching waits for the end of the run
+            blob = job.reader.fetch(job.ref, min(job.ref.size, self._pace.object_limit))
         except Gone as error:
             self._health.answered(job.ref.store)
             return Look(job.ref, Standing.GONE, self._clock(), problem=str(error))
         except TooLarge as error:
             self._health.answered(job.ref.store)
+            if job.ref.size <= self._pace.object_limit:
+                return self._later(job, f"it grew after it was listed: {error}")
             return Look(
                 job.ref, Standing.BROKEN, self._clock(), engine=self._looker.engine, reason=Reason.TOO_LARGE, problem=str(error)
             )
         except Unsettled as error:
             self._health.answered(job.ref.store)
-            return None if not job.last_try and self._put_off(job) else self._unreached(job.ref, str(error))
+            return self._later(job, str(error))
         except FediwardenError as error:
             if isinstance(error, Unreached) and not isinstance(error, Refused):
-                self._health.failed(job.ref.store)
+                self._failed(job.reader)
             return self._unreached(job.ref, str(error))
         self._health.answered(job.ref.store)
+        self._health.good(blob.ref)
         return blob
+
+    def _failed(self, reader: Reader) -> None:
+        """One failed fetch more. Objects that no server hands out, side by side, must not end the scan of all the others."""
+        known = self._health.failed(reader.name)
+        if known is not None and self._answers(reader, known):
+            self._health.answered(reader.name)
+        elif self._health.down(reader.name):
+            self._stopped(reader.name)
+
+    def _answers(self, reader: Reader, known: ObjectRef) -> bool:
+        try:
+            reader.fetch(known, known.size)
+        except (Gone, TooLarge, Unsettled):
+            return True
+        except FediwardenError:
+            return False
+        return True
+
+    def _later(self, job: _Job, problem: str) -> Look | None:
+        return None if not job.last_try and self._put_off(job) else self._unreached(job.ref, problem)
 
     def _put_off(self, job: _Job) -> bool:
         with self._young_lock:
@@ -607,8 +683,7 @@ class Scan:
             return iter([claim.about(blob.ref, self._clock())])
         if not claim:
             return iter(())
-        look = None if self._again else self._ledger.known(blob.sha256, self._looker.engine)
-        look = look.about(blob.ref, self._clock()) if look is not None else self._look_at(blob)
+        look = self._look_at(blob)
         if look.standing is Standing.UNREACHED and self._stop.is_set():
             self._in_flight.answer(blob.sha256, look)
             return iter(())  # cut off by the end of the run: not a try
@@ -617,12 +692,20 @@ class Scan:
 
     def _look_at(self, blob: Blob) -> Look:
         try:
-            return self._looker.look(blob)
+            known = None if self._again else self._known(blob.sha256)
+            return self._looker.look(blob) if known is None else known.about(blob.ref, self._clock())
         except Unreached as error:
             return self._unreached(blob.ref, str(error))
         except Exception as error:  # the unknown: this object stays unsettled, the others go on
             log.exception("look failed", store=blob.ref.store, key=blob.ref.key, sha256=blob.sha256)
             return self._unreached(blob.ref, f"an error of ours while looking ({type(error).__name__})")
+
+    def _known(self, sha256: Sha256) -> Look | None:
+        try:
+            return self._ledger.known(sha256, self._looker.engine)
+        except FediwardenError as error:
+            self._fail(error)
+            raise Unreached("the ledger could not be asked") from error
 
     def _put(self, event: _Page | Look) -> None:
         while True:
@@ -633,16 +716,6 @@ class Scan:
                     return
             else:
                 return
-
-
-@contextmanager
-def stopping_cage(scan: Scan, close: Callable[[], None]) -> Iterator[Scan]:
-    """Run a scan so that whatever ends it also ends what is open in the cage."""
-    try:
-        yield scan
-    finally:
-        scan.stop()
-        close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from math import isfinite
 from typing import TypeGuard
 
 from fediwarden.errors import Misconfigured
 from fediwarden.model import Decision, Finding, Look, Standing, Step
 
 NO_RULE = "no rule matched"
+LARGEST = 1e12  # of the numbers in bounds; no score, age or side comes near
+RANKS = 1_000_000  # ranks lie between this and its negative; a database must hold and order them
 STEPS = (Step.QUARANTINE.value, Step.REVIEW.value, Step.PASS.value)  # what a rule may ask for
 
 
@@ -101,7 +102,8 @@ def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decis
     """What `policy` makes of a look; None where nobody looked (unreached, gone).
 
     A person's earlier verdict about the same bytes stands over every rule. A broken look passes no one and accuses no one
-    (Step.NONE): only a rule that matches what was found in the part that could be seen decides about it.
+    (Step.NONE): only a rule that matches what was found in the part that could be seen decides about it, and neither a
+    standing nor a format is something found.
     """
     if not look.settles:
         return None
@@ -109,10 +111,14 @@ def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decis
         return verdict
     states = {mark.name: mark.shows(look) for mark in policy.marks}
     shown = {name: state for name, (state, _) in states.items()}
+    found_out = {mark.name for mark in policy.marks if shown[mark.name] and not mark.standing and not mark.format}
+    broken = look.standing is Standing.BROKEN
     for rule in policy.rules:
         if rule.matches(shown):
-            if look.standing is Standing.BROKEN and rule.step is Step.PASS:
+            if broken and rule.step is Step.PASS:
                 return _undecided(look, policy)
+            if broken and rule.step is Step.QUARANTINE and found_out.isdisjoint((*rule.all, *rule.any)):
+                continue
             evidence = [found for name in (*rule.all, *rule.any) if (found := states[name][1]) is not None]
             return Decision(
                 step=rule.step,
@@ -120,9 +126,9 @@ def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decis
                 because=_because(rule, evidence),
                 policy=policy.digest,
                 rank=rule.rank,
-                drill=any(found.concept == "drill" for found in evidence),
+                drill=bool(evidence) and all(found.concept == "drill" for found in evidence),
             )
-    if look.standing is Standing.BROKEN:
+    if broken:
         return _undecided(look, policy)
     return Decision(Step.PASS, NO_RULE, "nothing that any rule asks for was found", policy.digest)
 
@@ -155,7 +161,7 @@ def parse(text: str, origin: str) -> Policy:
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOML's own errors, and numbers of thousands of digits
         raise Misconfigured(
             f"{origin}: {error}", hint="mend that line; `fediwarden init` shows where a fresh copy lies"
         ) from error
@@ -167,8 +173,7 @@ def parse(text: str, origin: str) -> Policy:
     entries = table.get("rule", [])
     if not isinstance(entries, list) or not entries:
         raise complain("rule", "there is no [[rule]]; a policy without rules would pass everything")
-    names = {mark.name for mark in marks}
-    rules = tuple(_rule(entry, names, complain) for entry in entries)
+    rules = tuple(_rule(entry, {mark.name: mark for mark in marks}, complain) for entry in entries)
     for rule in rules:
         if sum(other.name == rule.name for other in rules) > 1:
             raise complain(rule.name, "two rules have this name; `explain` could not tell them apart")
@@ -202,6 +207,8 @@ def _mark(name: str, entry: object, complain: _Complaint) -> Mark:
     standings = _words(table.get("standing", []), name, complain)
     if unknown := set(standings) - {standing.value for standing in Standing}:
         raise complain(name, f"no such standing: {', '.join(sorted(unknown))}")
+    if not all(table[subject] for subject in subjects & table.keys()):
+        raise complain(name, "an empty mark never shows")
     either = table.get("either", [])
     if not isinstance(either, list):
         raise complain(name, "either is a list of tables")
@@ -218,7 +225,7 @@ def _mark(name: str, entry: object, complain: _Complaint) -> Mark:
     )
 
 
-def _rule(entry: object, marks: set[str], complain: _Complaint) -> Rule:
+def _rule(entry: object, marks: Mapping[str, Mark], complain: _Complaint) -> Rule:
     table = _table(entry, "rule", complain)
     name = _word(table.get("name", ""), "rule", complain)
     if not name:
@@ -231,13 +238,17 @@ def _rule(entry: object, marks: set[str], complain: _Complaint) -> Rule:
     if not because:
         raise complain(name, 'a rule says because = "..." in words a moderator understands')
     rank = table.get("rank", 0)
-    if not isinstance(rank, int) or isinstance(rank, bool):
-        raise complain(name, "rank is a whole number")
+    if not isinstance(rank, int) or isinstance(rank, bool) or abs(rank) > RANKS:
+        raise complain(name, f"rank is a whole number from {-RANKS} to {RANKS}")
     groups = {key: _words(table.get(key, []), name, complain) for key in ("all", "any", "none")}
-    for mark in {mark for group in groups.values() for mark in group} - marks:
+    for mark in {mark for group in groups.values() for mark in group} - marks.keys():
         raise complain(mark, f"rule {name!r} names a mark that does not exist")
     if not groups["all"] and not groups["any"] and step != Step.PASS.value:
         raise complain(name, "a rule against an object names at least one mark in all or any")
+    # one mark of `all` that is evidence is enough; without one, every mark of `any` must be
+    seen = any(not marks[mark].standing for mark in groups["all"])
+    if step == Step.QUARANTINE.value and not seen and not (groups["any"] and not any(marks[m].standing for m in groups["any"])):
+        raise complain(name, 'what could not be seen is never guilty by itself; a standing alone may lead to step = "review"')
     return Rule(name, Step(step), because, rank, groups["all"], groups["any"], groups["none"])
 
 
@@ -281,6 +292,6 @@ def _words(entry: object, name: str, complain: _Complaint) -> tuple[str, ...]:
 
 
 def _number(entry: object, name: str, complain: _Complaint) -> float:
-    if isinstance(entry, bool) or not isinstance(entry, int | float) or not isfinite(entry):
-        raise complain(name, f"a number is expected, not {entry!r}")
+    if isinstance(entry, bool) or not isinstance(entry, int | float) or not -LARGEST <= entry <= LARGEST:
+        raise complain(name, f"a number is expected, not {entry!r}"[:200])
     return float(entry)

@@ -4,6 +4,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
@@ -64,6 +65,8 @@ def _every_command(
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point: runs one command and leaves with its promised exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that this terminal cannot show must not end a command half way
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(code_of(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -134,10 +134,11 @@ class Ledger:
 
     # --- listing and looking --------------------------------------------------------------------------------------
 
-    def settle(self, run: RunId, refs: Sequence[ObjectRef], engine: EngineVersion) -> set[str]:
+    def settle(self, run: RunId, refs: Sequence[ObjectRef], engine: EngineVersion, limit: int = 0) -> set[str]:
         """One page of a listing of one store: which keys need no look, because this engine knows these very bytes.
 
-        Every object of the page is marked as met in this run, unknown ones are added. An empty stamp never settles.
+        Every object of the page is marked as met in this run, unknown ones are added. An empty stamp never settles, nor
+        does a look that stopped at an object's size where objects of up to `limit` bytes are fetched now.
         """
         if not refs:
             return set()
@@ -149,11 +150,11 @@ class Ledger:
         with self._writing() as connection:
             met = connection.execute(queries()["list_page"], {"run": run, "store": store, "keys": list(unknown)}).all()
             changed: list[Columns] = []
-            for key, stamp, by, fresh in met:
+            for key, stamp, by, fresh, sha256 in met:
                 ref = unknown.pop(key)
                 if clean(ref.stamp) != stamp:
                     changed.append({"store": store, "key": key, **ref_columns(ref)})
-                elif stamp and fresh and by == engine:
+                elif stamp and fresh and by == engine and (sha256 is not None or ref.size > limit):
                     settled.add(ref.key)
             if changed:
                 connection.execute(queries()["restamp_object"], changed)

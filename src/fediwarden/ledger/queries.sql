@@ -34,7 +34,7 @@ SELECT at FROM runs WHERE id = :run;
 -- A page of a listing: these objects are there, whatever was thought before; answers what decides whether each needs a look.
 UPDATE objects SET listed = CASE WHEN listed > :run THEN listed ELSE :run END, gone_at = NULL
 WHERE store = :store AND key IN :keys
-RETURNING key, stamp, engine, fresh;
+RETURNING key, stamp, engine, fresh, sha256;
 
 -- name: add_object
 -- An object never heard of before.

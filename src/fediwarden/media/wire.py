@@ -9,6 +9,7 @@ import math
 import os
 import select
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ LABEL_LENGTH = 240  # of the name of a view, or of the place of an embedded pict
 TEXT_LENGTH = 500
 FACTS = 200  # notes, and payloads not opened, of one report
 REPORT_BYTES = 1 << 20
+PATIENCE = 10
 EXHAUSTED = 66  # exit status of a child without memory even for a report
 
 _HEAD = struct.Struct(">cI")
@@ -134,13 +136,17 @@ def write_request(pipe: int, facts: Mapping[str, Any], data: bytes, wall_seconds
 
 
 class Reader:
-    """Reads messages of one child from a non-blocking pipe, for at most `wall_seconds` of silence at a time."""
+    """Reads messages of one child from a non-blocking pipe, for at most `wall_seconds` of silence at a time.
+
+    All its silences together may last PATIENCE times as long: a child that was taken over could send a byte now and then.
+    """
 
     def __init__(self, pipe: int, wall_seconds: float, edge: int) -> None:
         self._pipe = pipe
         self._poll = select.poll()
         self._poll.register(pipe, select.POLLIN)
         self._milliseconds = max(1, int(wall_seconds * 1000))
+        self._patience = wall_seconds * PATIENCE
         self._edge = edge  # longest side a frame may have
 
     def next(self) -> Frame | Report | bytes | None:
@@ -198,8 +204,10 @@ class Reader:
             try:
                 n = os.readv(self._pipe, [view[got:]])
             except BlockingIOError:
-                if not self._poll.poll(self._milliseconds):
+                began = time.monotonic()
+                if not self._poll.poll(self._milliseconds) or self._patience < 0:
                     raise Silent from None
+                self._patience -= time.monotonic() - began
                 continue
             if n == 0:
                 if may_end and got == 0:
