@@ -1,12 +1,54 @@
-# What developers do besides ./run and ./test. `make` alone lists it.
+# What developers do besides ./run and ./test; `make` alone lists it.
 
 BIN := .venv/bin
 LOCK := $(BIN)/python -m uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
+SECONDS := 600
+PEER :=
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## make .venv with everything the tests need
+	./test --setup
+
+.PHONY: run
+run: ## show the demonstration
+	./run
+
+.PHONY: test
+test: ## pass all tests
+	./test
+
+.PHONY: lint
+lint: ## ruff, mypy, import layers, declared dependencies
+	./test lint
+
+.PHONY: types
+types: ## strict types only
+	$(BIN)/mypy
+
+.PHONY: layers
+layers: ## import layers only
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: e2e
+e2e: ## end-to-end tests only
+	./test tests/e2e
+
+.PHONY: bench
+bench: ## measure speed (PEER=a Python with torch, to compare with fedi-safety's path)
+	$(BIN)/python -m bench.run $(if $(PEER),--peer $(PEER))
+
+.PHONY: fuzz
+fuzz: ## throw damaged files at the cage (SECONDS=600)
+	$(BIN)/python -m tests.fuzz.fuzz_media --seconds $(SECONDS)
+
+.PHONY: docs
+docs: ## hold the documents to the program
+	./test tests/unit/test_docs.py
 
 .PHONY: lock
 lock: ## compile requirements/*.lock again from pyproject.toml and requirements/*.in
