@@ -3,6 +3,7 @@
 The runtime is imported with the first session and not before, and its telemetry is switched off.
 """
 
+import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,9 @@ class OnnxSession:
         the caller's own thread computes), more where one picture must be fast. Raises: Misconfigured when the runtime is
         not installed or does not accept the model.
         """
+        # before the import, which is when the runtime writes to TMPDIR and begins to report home; its function of this
+        # purpose can only be called after that
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         try:
             import onnxruntime  # type: ignore[import-untyped]
         except ImportError as error:
