@@ -78,10 +78,8 @@ def code_of(arguments: Sequence[str]) -> int:
         tell(error)
         return error.exit
     except (KeyboardInterrupt, typer.Abort):
-        say("interrupted; what was finished is recorded, the same command goes on from here")
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
+        code = Exit.INTERRUPTED
+    except SystemExit:  # so typer ends where nobody reads the output any more (`fediwarden list | head`); that is no failure
         return Exit.OK
     except typer.TyperException as error:
         show = getattr(error, "show", None)  # typer's complaints about arguments can show themselves with the usage line
@@ -93,6 +91,8 @@ def code_of(arguments: Sequence[str]) -> int:
             f"fediwarden: an error of ours ({type(error).__name__}); nothing that was recorded is lost. Please report it with the lines above"
         )
         return Exit.INTERNAL
+    if code == Exit.INTERRUPTED:  # typer makes this number of Ctrl-C
+        say("interrupted; what was finished is recorded, the same command goes on from here")
     return code if isinstance(code, int) else Exit.OK
 
 
