@@ -230,7 +230,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         pass
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOML's own errors, bytes that are no text, and numbers of thousands of digits
         raise Misconfigured(f"{file}: {error}", hint="mend that line, or write a fresh file with `fediwarden init`") from error
     except OSError as error:
         raise Misconfigured(
@@ -260,7 +260,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
             continue
         path = name.removeprefix(ENVIRONMENT).lower().split("__")
         if path[0] not in Settings.model_fields:
-            continue  # not ours to judge: _FEDIWARDEN_COMPLETE and the like
+            if len(path) > 1:  # a misspelt section: what it should have set is not in force, and somebody thinks it is
+                raise Misconfigured(f"{name}: there is no section {path[0]!r}", hint="docs/settings.md describes every key")
+            continue  # not ours to judge
         inner = table
         for part in path[:-1]:
             step = inner.setdefault(part, {})
@@ -274,7 +276,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
 def _toml_value(text: str) -> object:
     try:
         value: object = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text
     return value if isinstance(value, bool | int | float | str) else text
 
