@@ -54,6 +54,7 @@ class Demonstration:
     def prepare(self) -> None:
         """A configured installation and a filled bucket."""
         heading("A store to look at")
+        talk("(making it takes some seconds)")
         self.fediwarden("init", "--profile", "other", quiet=True)
         shutil.copytree(self.models, self.home / "models")
         reader, keeper = self.server.credentials(self.home)
