@@ -4,6 +4,7 @@ BIN := .venv/bin
 LOCK := $(BIN)/python -m uv pip compile --quiet --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 SECONDS := 600
+TIMES := 25
 PEER :=
 
 .PHONY: help
@@ -45,6 +46,10 @@ bench: ## measure speed (PEER=a Python with torch, to compare with fedi-safety's
 .PHONY: fuzz
 fuzz: ## throw damaged files at the cage (SECONDS=600)
 	$(BIN)/python -m tests.fuzz.fuzz_media --seconds $(SECONDS)
+
+.PHONY: soak
+soak: ## kill -9 scan, apply and restore hundreds of times (TIMES=25)
+	FEDIWARDEN_SOAK=$(TIMES) $(BIN)/python -m pytest tests/e2e/test_kill.py -k random -q
 
 .PHONY: docs
 docs: ## hold the documents to the program

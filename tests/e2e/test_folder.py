@@ -3,21 +3,13 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from tests.support.command import POLICY, Home, by_key, files_below, listed, write
 from tests.support.media_makers import animation, still, zip_of
-
-from fediwarden.actions import Hold, Warden
-from fediwarden.config import profile
-from fediwarden.errors import Misconfigured
-from fediwarden.ledger import Ledger
-from fediwarden.model import StoreName
-from fediwarden.stores.files import FolderKeeper
 
 PICTURE = still("png", 96, 64, seed=1)
 ANIMATION = animation("gif", 3)
@@ -263,26 +255,21 @@ def test_an_object_replaced_between_scan_and_apply_is_left_alone_and_looked_at_a
 
 
 def test_a_profile_that_keeps_metadata_only_seals_nothing_and_destroys_nothing(home: Home, tmp_path: Path) -> None:
-    """No profile that comes with the program is one; so the one who acts is given one."""
     store = tmp_path / "store"
     write(store, {"a.gif": ANIMATION, "b.bmp": BITMAP})
-    home.run("scan", store, expect=1)
-    keeper = FolderKeeper(StoreName(str(store)), store)
-    keeps_nothing = replace(profile("other"), keep="metadata only")
-    with Ledger.open(home.folder / "ledger.sqlite3") as ledger:
-        run = ledger.begin("apply", {}, datetime.now(UTC))
+    shipped = (files("fediwarden") / "data" / "profiles" / "other.toml").read_text()
+    (home.folder / "profiles").mkdir()
+    (home.folder / "profiles" / "mine.toml").write_text(shipped.replace('keep = "preserve"', 'keep = "metadata only"'))
+    home.settings["FEDIWARDEN_PROFILE"] = "mine"
+    home.add_store("media", url=str(store))
+    home.run("scan", expect=1)
 
-        def warden(hold: Hold) -> Warden:
-            return Warden(ledger, run, lambda name: hold, {}, keeps_nothing, lambda: datetime.now(UTC), "tester", 1 << 20)
-
-        removing = warden(Hold(keeper, removes=True))
-        with pytest.raises(Misconfigured, match="only copy would be destroyed"):
-            list(removing.apply(removing.plan(allowance=1, drill_allowance=0)))
-        assert len(files_below(store)) == 2
-        moving = warden(Hold(keeper))
-        results = list(moving.apply(moving.plan(allowance=5, drill_allowance=0)))
-
-    assert [result.outcome.value for result in results] == ["done", "done"]
+    home.settings["FEDIWARDEN_STORES__MEDIA__HIDE"] = "remove"
+    refused = home.run("apply", "--yes", expect=4)
+    assert "only copy would be destroyed" in refused.err
+    assert len(files_below(store)) == 2
+    home.settings.pop("FEDIWARDEN_STORES__MEDIA__HIDE")
+    home.run("apply", "--yes")
     assert files_below(store) == {}
     assert not (home.folder / "vault").exists()
     home.run("restore", "a.gif", "b.bmp")

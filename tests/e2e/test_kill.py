@@ -1,6 +1,6 @@
 """kill -9 in the middle of everything: before every step that lasts, and at random moments; nothing is lost, doubled or unsealed.
 
-`FEDIWARDEN_SOAK=300` makes that many random rounds of each kind instead of a dozen; `FEDIWARDEN_SEED` moves the moments.
+`FEDIWARDEN_SOAK=25` makes 25 times as many random rounds (`make soak`); `FEDIWARDEN_SEED` moves the moments.
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.support.crashes import (
 from tests.support.media_makers import animation, colours, still
 from tests.support.servers import S3Server, SshServer
 
-ROUNDS = int(os.environ.get("FEDIWARDEN_SOAK", "0"))
+TIMES = int(os.environ.get("FEDIWARDEN_SOAK", "1"))
 SEED = int(os.environ.get("FEDIWARDEN_SEED", "20261123"))
 
 
@@ -138,7 +138,7 @@ def test_a_scan_between_a_killed_apply_and_the_next_loses_nothing(site: Site, ho
 def moments(rounds: int, longest: float, name: str) -> list[float]:
     """When to kill: the same moments at every run of the test, spread over the time the command takes."""
     chance = random.Random(f"{SEED} {name}")
-    return [chance.uniform(0.0, longest) for _ in range(ROUNDS or rounds)]
+    return [chance.uniform(0.0, longest) for _ in range(rounds * TIMES)]
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -198,8 +198,7 @@ def test_scan_killed_at_random_moments_is_completed_by_the_next(site: Site, roun
 def test_apply_and_restore_killed_at_random_moments_are_completed_by_the_next(
     site: Site, rounds: int, home: Home, forked: Forks
 ) -> None:
-    rounds = ROUNDS or rounds
-    objects = {f"{number // 4}/{number}.gif": gif(number) for number in range(4 * (rounds + 1))}
+    objects = {f"{number // 4}/{number}.gif": gif(number) for number in range(4 * (rounds * TIMES + 1))}
     for key, data in objects.items():
         site.put(key, data)
     forked.run(home, "scan", expect=1)

@@ -113,6 +113,7 @@ def bucket_site(name: str, server: S3Server, bucket: str) -> Site:
         answer = client.send("GET", bucket, query={"list-type": "2", "encoding-type": "url", "max-keys": "1000"})
         root = answer.xml()
         assert root is not None
+        assert root.findtext("{*}IsTruncated") != "true", "more objects than this looks at"
         keys = [unquoted(str(entry.findtext("{*}Key"))) for entry in root.iterfind("{*}Contents")]
         found = {key: client.send("GET", bucket, key).body for key in keys}
         client.close()
