@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import count
@@ -12,39 +12,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from structlog.testing import capture_logs
 from tests.support.core import POLICY, Core
+from tests.support.yard import METADATA, Crash, Mortal, Yard
 
-from fediwarden.actions import Hold, Outcome, Result, Warden, midnight, spot_of
+from fediwarden.actions import Outcome, midnight, spot_of
 from fediwarden.app import acting_alone
-from fediwarden.config import Profile, profile
 from fediwarden.errors import BadEvidence, Busy, CannotWrite, Misconfigured, Refused, Unreached
-from fediwarden.ledger import Ledger
-from fediwarden.model import Act, Decision, DeedEvent, DeedState, Finding, Frame, Sha256, Step, StoreName
+from fediwarden.model import Act, Decision, DeedState, Finding, Frame, Sha256, Step, StoreName
 from fediwarden.pipeline import rejudge
 from fediwarden.policy import parse
 from fediwarden.stores.memory import MemoryStore
-from fediwarden.vault import Identity, Vault, make_identities
-
-PRESERVE = profile("other")
-METADATA = replace(PRESERVE, name="metadata", keep="metadata only")
-
-
-class Crash(BaseException):
-    """The process dies here: nothing of ours catches it."""
-
-
-class Mortal(Ledger):
-    """A ledger whose process dies right before or right after a chosen deed event is on record."""
-
-    dies_at: int = 0  # the number of the event, from 1; 0 never
-    before: bool = False
-
-    def did(self, event: DeedEvent) -> None:
-        self.dies_at -= 1
-        if self.dies_at == 0 and self.before:
-            raise Crash
-        super().did(event)
-        if self.dies_at == 0:
-            raise Crash
+from fediwarden.vault import Identity, make_identities
 
 
 @pytest.fixture(autouse=True)
@@ -57,53 +34,6 @@ def quiet() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def identities(tmp_path_factory: pytest.TempPathFactory) -> list[Identity]:
     return make_identities(tmp_path_factory.mktemp("keys"))
-
-
-@dataclass
-class Yard(Core):
-    """A core with vaults and somebody who acts."""
-
-    folder: Path = Path()
-    keys: list[Identity] = field(default_factory=list)
-    profile: Profile = PRESERVE
-    removes: bool = False
-    limit: int = 1 << 20
-    stores: dict[str, MemoryStore] = field(default_factory=dict)
-
-    @property
-    def vaults(self) -> dict[bool, Vault]:
-        publics = [identity.public for identity in self.keys]
-        if self.profile.keep != "preserve":
-            return {}
-        return {drill: Vault(self.folder / f"vault-{drill}", publics) for drill in (False, True)}
-
-    def hold(self, name: StoreName) -> Hold:
-        return Hold(self.stores.get(name, self.store), self.removes)
-
-    @property
-    def warden(self) -> Warden:
-        return Warden(self.ledger, self.begun("apply"), self.hold, self.vaults, self.profile, self.clock, "ada", self.limit)
-
-    def apply(self, allowance: int = 50, drills: int = 5, limit: int | None = None) -> list[Result]:
-        warden = self.warden
-        return list(warden.apply(warden.plan(allowance=allowance, drill_allowance=drills, limit=limit)))
-
-    def keys_of(self, results: list[Result], outcome: Outcome = Outcome.DONE) -> list[str]:
-        return [result.key for result in results if result.outcome is outcome]
-
-    def restore(self, key: str, *, with_key: bool = False) -> Result:
-        (hidden,) = self.ledger.hidden(key=key)
-        return self.warden.restore(hidden, [self.keys[0].path] if with_key else [], "a cat")
-
-    @property
-    def owed(self) -> list[str]:
-        return [owed.ref.key for owed in self.ledger.owed()]
-
-    def states(self, key: str) -> list[tuple[Act, DeedState]]:
-        return [(event.act, event.state) for event in self.ledger.history(self.store.name, key).deeds]
-
-    def sealed(self, data: bytes) -> bool:
-        return self.vaults[False].check(Sha256(sha256(data).hexdigest()))
 
 
 @pytest.fixture
