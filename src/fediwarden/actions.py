@@ -155,8 +155,11 @@ class Warden:
                 continue
             if owed.last is not None and owed.last.at >= since:
                 todo.append(owed)
-            elif owed.last is not None and owed.last.state is DeedState.FAILED and len(failed) < most:
-                failed.append(owed)
+            elif owed.last is not None and owed.last.state is DeedState.FAILED:
+                if len(failed) < most:
+                    failed.append(owed)
+                else:
+                    over += 1
             elif left[owed.decision.drill]:
                 left[owed.decision.drill] -= 1
                 todo.append(owed)

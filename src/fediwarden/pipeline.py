@@ -54,6 +54,7 @@ COMMIT_SECONDS = 0.5  # and no look waits longer than this for its transaction
 YOUNG_BOUND = 10_000  # objects still being written that are remembered for the end of the run
 DOWN_AFTER = 20  # failed fetches in a row after which a store counts as down for the rest of the run
 END_SECONDS = 3.0  # how long the threads may take to hand over what they have when a run ends
+LISTED_ONLY = "the store lists it and does not hand it out"
 PATIENCE = 0.2  # seconds a thread waits before it asks again whether the run was stopped
 
 
@@ -211,7 +212,7 @@ class Bytes:
 
     def take(self, size: int, stop: Event) -> int | None:
         """Wait for room; returns what was taken, or None when the run was stopped."""
-        wanted = min(size, self._capacity)
+        wanted = max(0, min(size, self._capacity))
         with self._changed:
             while self._free < wanted:
                 if stop.is_set():
@@ -555,6 +556,9 @@ class Scan:
                     return
         except FediwardenError:
             return  # only the estimate is lost; the listing itself says what is wrong
+        except Exception:  # the unknown, such as a reader that was closed under it
+            log.exception("counting failed", store=reader.name)
+            return
         self.tally.expected += count
 
     def _stopped(self, store: StoreName) -> None:
@@ -604,7 +608,7 @@ class Scan:
             blob = job.reader.fetch(job.ref, min(job.ref.size, self._pace.object_limit))
         except Gone as error:
             self._health.answered(job.ref.store)
-            return Look(job.ref, Standing.GONE, self._clock(), problem=str(error))
+            return self._gone(job.ref, str(error))
         except TooLarge as error:
             self._health.answered(job.ref.store)
             if job.ref.size <= self._pace.object_limit:
@@ -639,6 +643,16 @@ class Scan:
         except FediwardenError:
             return False
         return True
+
+    def _gone(self, ref: ObjectRef, problem: str) -> Look:
+        """Deleted since it was listed; unless it was so the last time, and is listed all the same.
+
+        Some servers list names that they never hand out, such as those with dots for a folder, and yet show them to the web.
+        """
+        looks = self._ledger.history(ref.store, ref.key).looks
+        if looks and looks[-1].ref.stamp == ref.stamp and _was_gone(looks[-1]):
+            return self._unreached(ref, f"{LISTED_ONLY} ({problem})")
+        return Look(ref, Standing.GONE, self._clock(), problem=problem)
 
     def _later(self, job: _Job, problem: str) -> Look | None:
         return None if not job.last_try and self._put_off(job) else self._unreached(job.ref, problem)
@@ -716,6 +730,10 @@ class Scan:
                     return
             else:
                 return
+
+
+def _was_gone(last: Look) -> bool:
+    return last.standing is Standing.GONE or last.problem.startswith(LISTED_ONLY)
 
 
 @dataclass(frozen=True, slots=True)

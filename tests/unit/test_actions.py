@@ -184,21 +184,24 @@ def test_a_deed_that_failed_stays_owed_is_free_the_same_day_and_counts_once_on_a
 
 
 def test_objects_that_cannot_be_hidden_do_not_use_up_the_allowance_of_every_day(new_yard: Callable[..., Yard]) -> None:
-    yard = new_yard(
-        {**{f"stuck{n}": f"bad {n}".encode() for n in range(4)}, **{f"free{n}": f"odd {n}".encode() for n in range(4)}}
+    stuck, free = (
+        {f"{word}{n}": f"{light} {n}".encode() for n in range(8)} for word, light in (("stuck", "bad"), ("free", "odd"))
     )
+    yard = new_yard(stuck | free)
 
     def immovable(step: str, key: str) -> None:
         if step == "copy" and key.startswith("stuck"):
             raise Refused("immutable")
 
     yard.store.before = immovable
-    for _ in range(4):
-        yard.apply(3)
+    for _ in range(6):
+        assert len(yard.apply(3, drills=0)) == 3
         yard.clock.turn(days=1)
 
-    assert sorted(yard.store.objects) == [f"stuck{n}" for n in range(4)]
-    assert len(yard.owed) == 4
+    assert yard.store.objects == stuck
+    assert sorted(yard.owed) == sorted(stuck)
+    plan = yard.warden.plan(allowance=3, drill_allowance=0)
+    assert (len(plan.todo), plan.over, plan.owed) == (3, 5, 8)
 
 
 def test_other_bytes_under_the_key_are_left_alone_and_not_owed_until_they_are_looked_at(new_yard: Callable[..., Yard]) -> None:

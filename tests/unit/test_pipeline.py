@@ -621,6 +621,54 @@ def test_an_object_that_vanishes_before_the_second_look_at_it_is_gone_and_not_an
     assert (tally.gone, tally.not_scanned) == (1, 0)
 
 
+def test_an_object_that_is_listed_again_and_again_and_never_handed_out_is_not_scanned_rather_than_gone() -> None:
+    core = Core(MemoryStore("memory", {"a/../b": b"bad"}))
+    core.store.before = fails("a/../b", error=Gone("the server normalises such names"))
+    assert core.scan().gone == 1
+
+    for _ in range(3):
+        tally = core.scan()
+        assert (tally.gone, tally.unreached, tally.not_scanned) == (0, 1, 1)
+    assert core.entry("a/../b").not_scanned
+    core.store.delete("a/../b")
+    core.scan()
+    assert core.entry("a/../b").gone
+
+
+def test_an_object_deleted_twice_under_one_name_is_gone_both_times() -> None:
+    core = Core(MemoryStore("memory", {"a": b"dark"}))
+    for _ in range(2):
+        core.store.before = lambda step, key: core.store.delete(key) if step == "fetch" else None
+        assert core.scan().gone == 1
+        core.store.put("a", b"dark")
+
+
+def test_a_second_listing_that_fails_costs_the_estimate_only() -> None:
+    core = Core(MemoryStore("memory", many(60)))
+    core.opener = Opener(before=lambda _: time.sleep(0.3 if len(core.opener.opened) < 4 else 0))
+    listings: list[str] = []
+
+    def before(step: str, _: str) -> None:
+        if step == "list":
+            listings.append(step)
+            if len(listings) > 1:
+                raise RuntimeError("closed under it")
+
+    core.store.before = before
+    tally = core.scan(pace=Pace(workers=1, fetchers=1))
+    assert (tally.seen, tally.expected, len(listings)) == (60, 0, 2)
+
+
+def test_a_size_that_no_object_has_neither_makes_room_nor_keeps_the_object_from_being_seen() -> None:
+    core = Core(MemoryStore("memory", {"a": b"bad"}))
+    listed = Listed(core.store)
+    listed.pages = [[replace(listed.pages[0][0], size=-(10**12))]]
+
+    assert core.scan(listed).flagged == 1
+    room = Bytes(10)
+    assert room.take(-5, Event()) == 0
+
+
 def test_a_setting_that_breaks_the_cage_in_the_middle_settles_nothing() -> None:
     core = Core(MemoryStore("memory", many(3)))
 
