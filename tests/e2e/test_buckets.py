@@ -246,7 +246,7 @@ def test_a_server_that_stops_in_the_middle_of_an_act_leaves_it_to_the_next(
     begun = len(proxy.seen)
     proxy.plan = lambda number, line: "reset" if number > begun + 11 else ""
 
-    failed = home.run(*command, expect=3)
+    failed = home.run(*command, expect=5)
     assert "FAILED" in failed.out
     everywhere = {*site.present().values(), *site.quarantined()}
     assert everywhere >= set(objects.values())
