@@ -21,6 +21,7 @@ from fediwarden.errors import (
     FediwardenError,
     Gone,
     Misconfigured,
+    NotHidden,
     Occupied,
     TooLarge,
     Unreached,
@@ -289,9 +290,9 @@ class Warden:
             pass
         else:
             if again.sha256 == sha256:
-                raise Unreached("the object can still be read at its place after it was hidden")
+                raise NotHidden("the object can still be read at its place after it was hidden")
         if place.how == "moved" and keeper.is_public(place):
-            raise Unreached(
+            raise NotHidden(
                 "the hidden copy can be fetched by anybody",
                 hint="make that place not public (docs/stores.md says how), then apply again",
             )

@@ -78,6 +78,13 @@ class TooLarge(FediwardenError):
     exit = Exit.NOT_SCANNED
 
 
+class NotHidden(FediwardenError):
+    """After an object was hidden it can still be had, at its place or from the quarantine place; it stays owed."""
+
+    retry = True
+    exit = Exit.NOT_SCANNED
+
+
 class Occupied(FediwardenError):
     """The key to restore to is taken by other bytes; neither is touched."""
 

@@ -512,13 +512,14 @@ class Scan:
         return True
 
     def _send(self, job: _Job) -> bool:
+        if self._jobs.full():
+            self._begin_counting(job.reader)
         while not self._stop.is_set():
             try:
                 self._jobs.put(job, timeout=PATIENCE)
             except Full:
-                self._begin_counting(job.reader)
-            else:
-                return True
+                continue
+            return True
         return False
 
     def _feed(self, jobs: Sequence[_Job]) -> None:

@@ -73,6 +73,8 @@ def apply(
             result(
                 f"{plan.over:,} are over today's allowance of {acting.allowance:,}: they stay owed. --budget N allows more for a first pass"
             )
+    if any(done.unreached for done in results):
+        return Exit.UNREACHED
     if counts["failed"] or counts["changed"]:
         return Exit.NOT_SCANNED
     return Exit.ALLOWANCE if plan.over else Exit.OK
@@ -158,11 +160,12 @@ def restore(
     hidden = [event for key in keys if (event := _find(app, key, store, sha256, json=json)) is not None]
     if not hidden:
         return Exit.OK
-    failed = False
+    failed = unreached = False
     with recorded(app, "restore", {"because": because}) as run, app.warden(run.id) as warden:
         for event in hidden:
             done = warden.restore(event, identity, because)
             failed |= done.outcome is not Outcome.DONE
+            unreached |= done.unreached
             if json:
                 emit(
                     {
@@ -178,6 +181,8 @@ def restore(
                 result(f"{words}: {plain(done.store)}: {plain(done.key)}{f': {plain(done.problem)}' if done.problem else ''}")
                 if done.hint:
                     say(f"  hint: {plain(done.hint)}")
+    if unreached:
+        return Exit.UNREACHED
     return Exit.NOT_SCANNED if failed else Exit.OK
 
 
