@@ -36,7 +36,7 @@ debian() {
 
 # Prints a Python that is new enough and can make environments; nothing if there is none.
 find_python() {
-    for candidate in ${PYTHON:-} python3.11 python3 /usr/bin/python3 python3.12 python3.13; do
+    for candidate in ${PYTHON:-} /usr/bin/python3 python3.11 python3 python3.12 python3.13; do
         if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$candidate"
             return

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 
 import pytest
+from tests.support.nobody import python_for_nobody as python_for_nobody
 from tests.support.servers import S3Server, SshServer, running_s3, running_ssh
 
 

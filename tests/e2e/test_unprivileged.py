@@ -31,9 +31,15 @@ def facts(store: Path) -> dict[Path, tuple[int, int, int]]:
     return {path: (path.lstat().st_mtime_ns, path.lstat().st_ctime_ns, path.lstat().st_mode) for path in store.rglob("*")}
 
 
-def test_a_scan_runs_as_nobody_on_a_folder_nobody_may_write_to(made_home: Home, open_folder: Path) -> None:
+def test_a_scan_runs_as_nobody_on_a_folder_nobody_may_write_to(
+    made_home: Home, open_folder: Path, python_for_nobody: str
+) -> None:
     user = NOBODY if os.geteuid() == 0 else None
     home = made_home.copy(open_folder / "home")
+    home.python = python_for_nobody
+    models = (home.folder / "models").resolve()
+    (home.folder / "models").unlink()
+    shutil.copytree(models, home.folder / "models")
     home.settings = {"FEDIWARDEN_POLICY__FILE": "policy.toml", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
     if user is not None:
         for path in (home.folder, *home.folder.rglob("*")):

@@ -79,6 +79,7 @@ class Home:
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
+    python: str = sys.executable
 
     @property
     def environment(self) -> dict[str, str]:
@@ -88,7 +89,7 @@ class Home:
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The command line of one call."""
-        return [sys.executable, "-m", "fediwarden.cli.main", *map(str, arguments)]
+        return [self.python, "-m", "fediwarden.cli.main", *map(str, arguments)]
 
     def run(self, *arguments: str | Path, expect: int | None = 0, user: int | None = None, timeout: float = 120) -> Ran:
         """Run one command to its end; `expect` is the promised exit code, None any."""

@@ -243,7 +243,7 @@ def test_the_version_follows_what_is_seen_and_nothing_else(cage: Cage) -> None:
         assert hasty.version != cage.version
 
 
-def test_the_cage_works_for_an_unprivileged_user() -> None:
+def test_the_cage_works_for_an_unprivileged_user(python_for_nobody: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("this run is unprivileged already")
     code = (
@@ -255,7 +255,7 @@ def test_the_cage_works_for_an_unprivileged_user() -> None:
         "with Cage(Limits()) as cage, cage.look(Blob.of(ObjectRef('s', 'a.mp4', 1, ''), data)) as peek:\n"
         "    print(all(cage.layers.values()), len(list(peek.frames())), peek.report.reason)\n"
     )
-    ran = subprocess.run([sys.executable, "-I", "-c", code], input=make.movie("mp4", 5), capture_output=True, check=False)
+    ran = subprocess.run([python_for_nobody, "-I", "-c", code], input=make.movie("mp4", 5), capture_output=True, check=False)
 
     assert ran.stdout.decode().strip() == "True 5 None", ran.stderr.decode()
 
