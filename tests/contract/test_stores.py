@@ -291,6 +291,21 @@ def test_fetch_and_stat_from_many_threads(world: World) -> None:
         assert list(pool.map(one, keys)) == [key.encode() * 1000 for key in keys]
 
 
+def test_two_listings_at_once_do_not_disturb_one_another(world: World) -> None:
+    for number in range(30):
+        world.put(f"many/{number:02}.bin", b"x" * (number + 1))
+    expected = {(ref.key, ref.size) for page in world.reader.list() for ref in page}
+
+    def keys(_: int) -> set[tuple[str, int]]:
+        return {(ref.key, ref.size) for page in world.reader.list() for ref in page}
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(keys, range(8)))
+
+    assert len(expected) >= 30
+    assert answers == [expected] * 8
+
+
 def test_requests_are_counted_or_free(world: World) -> None:
     world.put("a", NOISE)
     before = world.reader.requests

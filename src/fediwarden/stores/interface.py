@@ -6,7 +6,7 @@ What every implementation owes (`tests/contract/test_stores.py` holds it to that
   will not change (credentials, missing bucket, host key), `Gone` only when the store is reachable and says that this
   object is not there. A missing bucket or root folder is `Refused`, never `Gone`.
 - Keys are data: `..`, newlines, a thousand characters or bytes that are not UTF-8 name exactly one object or nothing.
-- Thread safety: `fetch` and `stat` may be called from many threads at once; `list` from one.
+- Thread safety: `list`, `fetch` and `stat` may be called from many threads at once (a scan lists, and counts ahead).
 - Nothing prompts, and nothing is opened before the first call. `close` may be called twice.
 """
 
