@@ -1,39 +1,21 @@
-"""One object's way, from a store's listing to the ledger; changes nothing in any store and never imports `actions`.
-
-    Reader.list() -> ledger.settle() -> Reader.fetch() -> Looker.look() -> policy.decide() -> ledger.record()
-
-Four kinds of threads share the way: one lists, a few fetch, a few look (the cage and the models do their work outside the
-interpreter lock), and the caller's thread writes to the ledger and reports progress. Every queue between them is bounded, and
-so are the bytes in flight; a store of a million objects takes no more memory than one of a thousand.
-"""
+"""The threads of one run over some stores, and the queues between them; decides nothing itself."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-from math import isfinite
 from queue import Empty, Full, Queue
-from threading import Condition, Event, Lock, Thread
-from typing import Protocol
+from threading import Event, Lock, Thread
 
 import structlog
 
-from fediwarden.analysers.condensing import condense
-from fediwarden.analysers.interface import Analyser
 from fediwarden.errors import CannotWrite, FediwardenError, Gone, Refused, TooLarge, Unreached, Unsettled
 from fediwarden.ledger import Ledger
 from fediwarden.model import (
     Blob,
     Decision,
-    EngineVersion,
-    Finding,
-    Frame,
-    Kind,
     Look,
-    Note,
     ObjectRef,
     Reason,
     RunId,
@@ -41,254 +23,20 @@ from fediwarden.model import (
     Standing,
     Step,
     StoreName,
-    Unopened,
 )
+from fediwarden.pipeline.bounds import PATIENCE, Bytes, Health, InFlight
+from fediwarden.pipeline.looker import Looker
+from fediwarden.pipeline.tally import Pace, Tally
 from fediwarden.policy import Policy, decide
 from fediwarden.stores.interface import Reader
 
 log = structlog.get_logger("fediwarden")
 
-FRAMES_AT_ONCE = 4  # frames of one object in memory while they are analysed
 COMMIT_EVERY = 64  # looks in one transaction at most
 COMMIT_SECONDS = 0.5  # and no look waits longer than this for its transaction
 YOUNG_BOUND = 10_000  # objects still being written that are remembered for the end of the run
-DOWN_AFTER = 20  # failed fetches in a row after which a store counts as down for the rest of the run
 END_SECONDS = 3.0  # how long the threads may take to hand over what they have when a run ends
 LISTED_ONLY = "the store lists it and does not hand it out"
-PATIENCE = 0.2  # seconds a thread waits before it asks again whether the run was stopped
-
-
-class Report(Protocol):
-    """What the cage says about an object besides its frames; `media.Report` is one."""
-
-    @property
-    def kind(self) -> Kind | None: ...
-    @property
-    def notes(self) -> tuple[Note, ...]: ...
-    @property
-    def unopened(self) -> tuple[Unopened, ...]: ...
-    @property
-    def reason(self) -> Reason | None: ...
-    @property
-    def problem(self) -> str: ...
-
-
-class Peek(Protocol):
-    """One object opened in the cage; `media.Peek` is one."""
-
-    def frames(self) -> Iterator[Frame]: ...
-    @property
-    def report(self) -> Report: ...
-
-
-class Opener(Protocol):
-    """Opens foreign bytes where they can do no harm; `media.Cage` is one."""
-
-    def look(self, blob: Blob) -> AbstractContextManager[Peek]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Looker:
-    """Turns a blob into a look: opened in the cage, seen by every analyser."""
-
-    cage: Opener
-    analysers: Sequence[Analyser]
-    engine: EngineVersion
-    clock: Callable[[], datetime]
-
-    def look(self, blob: Blob) -> Look:
-        """What can be seen of these bytes. Broken bytes are a value; Unreached is raised when the cage gave no answer."""
-        started = time.perf_counter()
-        with self.cage.look(blob) as peek:
-            report, findings, views = self._see(peek)
-        reason, problem = report.reason, report.problem
-        if reason is None and not views:  # whatever the cage says: nothing of it was shown to an analyser
-            reason, problem = Reason.MALFORMED, "the decoder gave no view of it"
-        return Look(
-            ref=blob.ref,
-            standing=Standing.BROKEN if reason else Standing.SEEN,
-            at=self.clock(),
-            sha256=blob.sha256,
-            engine=self.engine,
-            kind=report.kind,
-            findings=findings,
-            notes=report.notes,
-            unopened=report.unopened,
-            reason=reason,
-            problem=problem,
-            milliseconds=round((time.perf_counter() - started) * 1000),
-        )
-
-    def _see(self, peek: Peek) -> tuple[Report, tuple[Finding, ...], int]:
-        """The report, what was found, and how many views there were of the object itself."""
-        findings: tuple[Finding, ...] = ()
-        views = 0
-        frames = peek.frames()
-        while batch := list(islice(frames, FRAMES_AT_ONCE)):
-            views += sum(not frame.source for frame in batch)
-            found = [finding for analyser in self.analysers for finding in analyser.analyse(batch)]
-            if odd := next((finding for finding in found if not _counts(finding)), None):
-                # no threshold is ever met by what is not a number: it would pass for "nothing found"
-                raise Unreached(f"{odd.analyser} answered with something that is not a number")
-            findings = condense([*findings, *found])
-        return peek.report, findings, views
-
-
-def _counts(found: Finding) -> bool:
-    return isfinite(found.score) and all(isfinite(value) for value in found.measures.values())
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one run came to; `listed == skipped + seen + broken + gone + unreached` whenever a run has ended."""
-
-    listed: int = 0
-    skipped: int = 0
-    seen: int = 0
-    broken: int = 0
-    gone: int = 0
-    unreached: int = 0
-    partly: int = 0
-    flagged: int = 0
-    review: int = 0
-    passed: int = 0
-    bytes: int = 0
-    expected: int = 0  # objects the store is known to hold; 0 while nobody has counted
-    stores_down: dict[StoreName, FediwardenError] = field(default_factory=dict)
-
-    @property
-    def not_scanned(self) -> int:
-        """The headline: what this run listed and could not look at, or not wholly."""
-        return self.broken + self.unreached + self.partly
-
-    @property
-    def done(self) -> int:
-        """Objects that need no more work in this run."""
-        return self.skipped + self.seen + self.broken + self.gone + self.unreached
-
-    def add(self, look: Look, decision: Decision | None) -> None:
-        """Count one look and its decision."""
-        self.bytes += look.ref.size if look.settles else 0
-        match look.standing:
-            case Standing.SEEN:
-                self.seen += 1
-                self.partly += look.partly
-            case Standing.BROKEN:
-                self.broken += 1
-            case Standing.GONE:
-                self.gone += 1
-            case Standing.UNREACHED:
-                self.unreached += 1
-        if decision is not None:
-            match decision.step:
-                case Step.QUARANTINE:
-                    self.flagged += 1
-                case Step.REVIEW:
-                    self.review += 1
-                case Step.PASS:
-                    self.passed += look.standing is Standing.SEEN
-                case Step.NONE:
-                    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How much is done at the same time, and how much is held in memory for it."""
-
-    workers: int = 2
-    fetchers: int = 8
-    object_limit: int = 256 << 20  # bytes
-    in_flight: int = 384 << 20  # bytes
-    settle_seconds: float = 2.0
-
-
-class Bytes:
-    """Lets at most so many bytes of fetched objects exist at once; one object larger than that passes alone."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._free = capacity
-        self._changed = Condition()
-
-    def take(self, size: int, stop: Event) -> int | None:
-        """Wait for room; returns what was taken, or None when the run was stopped."""
-        wanted = max(0, min(size, self._capacity))
-        with self._changed:
-            while self._free < wanted:
-                if stop.is_set():
-                    return None
-                self._changed.wait(PATIENCE)
-            self._free -= wanted
-        return wanted
-
-    def give(self, taken: int) -> None:
-        """Give room back."""
-        with self._changed:
-            self._free += taken
-            self._changed.notify_all()
-
-
-class InFlight:
-    """Identical bytes met at the same time are analysed once: the others wait here for the one look."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._waiting: dict[Sha256, list[ObjectRef]] = {}
-        self._looks: dict[Sha256, Look] = {}
-
-    def claim(self, blob: Blob) -> Look | bool:
-        """True: this caller looks. A look: take that one. False: somebody is looking, and will answer for this object too."""
-        with self._lock:
-            if look := self._looks.get(blob.sha256):
-                return look
-            if blob.sha256 in self._waiting:
-                self._waiting[blob.sha256].append(blob.ref)
-                return False
-            self._waiting[blob.sha256] = []
-            return True
-
-    def answer(self, sha256: Sha256, look: Look) -> list[ObjectRef]:
-        """Hand the look to those who wait; it stays known until `forget`, so that no second look begins before it is recorded."""
-        with self._lock:
-            if look.settles:
-                self._looks[sha256] = look
-            return self._waiting.pop(sha256, [])
-
-    def forget(self, sha256: Sha256) -> None:
-        """The look is in the ledger now; the ledger answers from here on."""
-        with self._lock:
-            self._looks.pop(sha256, None)
-
-
-class Health:
-    """Counts failed fetches in a row, store by store; a store that fails DOWN_AFTER times is left alone for the run."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._failures: dict[StoreName, int] = {}
-        self._good: dict[StoreName, ObjectRef] = {}
-
-    def answered(self, store: StoreName) -> None:
-        """The store gave an answer, whatever it was."""
-        with self._lock:
-            self._failures[store] = 0
-
-    def good(self, ref: ObjectRef) -> None:
-        """This object was fetched, now or before; the smallest one is remembered, to ask for it again in doubt."""
-        with self._lock:
-            if ref.store not in self._good or ref.size < self._good[ref.store].size:
-                self._good[ref.store] = ref
-
-    def failed(self, store: StoreName) -> ObjectRef | None:
-        """The store gave none. Returns what to ask for before it counts as down: it may be these objects that are odd."""
-        with self._lock:
-            self._failures[store] = self._failures.get(store, 0) + 1
-            return self._good.get(store) if self._failures[store] == DOWN_AFTER else None
-
-    def down(self, store: StoreName) -> bool:
-        """Whether to stop asking."""
-        with self._lock:
-            return self._failures.get(store, 0) >= DOWN_AFTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -735,41 +483,3 @@ class Scan:
 
 def _was_gone(last: Look) -> bool:
     return last.standing is Standing.GONE or last.problem.startswith(LISTED_ONLY)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a first pass over a store would take."""
-
-    store: StoreName
-    objects: int
-    bytes: int
-    listing_requests: int
-    requests: int  # for the whole pass: the listing and one fetch an object
-
-
-def estimate(reader: Reader, stop: Callable[[], bool] = lambda: False) -> Estimate:
-    """List a store and add up; fetches nothing. Raises: Unreached, Refused."""
-    objects = size = 0
-    before = reader.requests
-    for page in reader.list():
-        objects += len(page)
-        size += sum(ref.size for ref in page)
-        if stop():
-            break
-    listing = reader.requests - before
-    return Estimate(reader.name, objects, size, listing, listing + (objects if reader.requests else 0))
-
-
-def rejudge(ledger: Ledger, run: RunId, policy: Policy, progress: Callable[[int], None] = lambda _: None) -> Tally:
-    """Decide everything again whose decision another policy made, from the findings in the ledger; opens no picture."""
-    tally = Tally()
-    for page in ledger.stale(policy.digest):
-        looks = [(entry, entry.look) for entry in page if entry.look is not None]
-        decided = [(entry, look, decision) for entry, look in looks if (decision := decide(look, policy)) is not None]
-        for _, look, decision in decided:
-            tally.add(look, decision)
-        tally.listed += len(decided)
-        ledger.decide(run, [(entry, decision) for entry, _, decision in decided])
-        progress(tally.listed)
-    return tally
