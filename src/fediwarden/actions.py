@@ -4,6 +4,7 @@ The order never changes: the ledger first (begun), then the vault (sealed), then
 After a crash anywhere, the same call with the same deed finds its own traces and completes them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ from fediwarden.vault import Vault
 
 log = structlog.get_logger("fediwarden")
 
+DOWN_AFTER = 3  # deeds in a row that met no answer after which a store is left alone for the run; each has waited for its tries
+
 
 class Outcome(StrEnum):
     """What came of one deed."""
@@ -69,7 +72,8 @@ class Result:
     problem: str = ""
     hint: str = ""
     drill: bool = False
-    unreached: bool = False  # it failed because the store gave no answer
+    unreached: bool = False  # it failed because the store gave no answer, or refused
+    silent: bool = False  # it gave none at all, after every try
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +188,24 @@ class Warden:
             Misconfigured: a vault or a keeper's credentials are missing; raised when all others were tried.
         """
         unfit: list[Misconfigured] = []
+        silent: Counter[StoreName] = Counter()
         for planned in plan.todo:
             owed = self._still(planned)
-            if owed is None:
+            if silent[planned.ref.store] >= DOWN_AFTER:
+                result = Result(
+                    planned.ref.store,
+                    planned.ref.key,
+                    planned.sha256,
+                    Outcome.FAILED,
+                    "the store stopped answering",
+                    unreached=True,
+                )
+            elif owed is None:
                 problem = "decided anew since this was planned; nothing was done"
                 result = Result(planned.ref.store, planned.ref.key, planned.sha256, Outcome.CHANGED, problem)
             else:
                 result = self._hide(owed, unfit)
+                silent[result.store] = silent[result.store] + 1 if result.silent else 0
             _log(result)
             yield result
         if unfit:
@@ -364,6 +379,7 @@ def _result(event: DeedEvent, outcome: Outcome, error: FediwardenError | None = 
         error.hint if error else "",
         event.drill,
         isinstance(error, Unreached),
+        isinstance(error, Unreached) and error.retry,
     )
 
 

@@ -583,3 +583,25 @@ def test_a_lock_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotWrite), acting_alone(tmp_path / "file" / "ledger.sqlite3"):
         pass
+
+
+def test_a_store_that_stopped_answering_is_left_alone_for_the_run_and_everything_stays_owed(
+    new_yard: Callable[..., Yard],
+) -> None:
+    yard = new_yard({f"{number}": b"bad %d" % number for number in range(6)})
+    asked: list[str] = []
+
+    def silent(step: str, key: str) -> None:
+        asked.append(key)
+        raise Unreached("no answer")
+
+    yard.store.before = silent
+    results = yard.apply()
+
+    assert [result.outcome for result in results] == [Outcome.FAILED] * 6
+    assert all(result.unreached for result in results)
+    assert len(set(asked)) == 3
+    assert len(yard.owed) == 6
+
+    yard.store.before = None
+    assert [result.outcome for result in yard.apply()] == [Outcome.DONE] * 6
