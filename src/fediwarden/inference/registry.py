@@ -5,16 +5,11 @@ configuration, and their content is pinned by SHA-256, so the index is not trust
 opens a pickle, or knows what a model's numbers mean.
 """
 
-import fcntl
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -22,12 +17,11 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from fediwarden.errors import CannotWrite, Misconfigured
+from fediwarden.errors import Misconfigured
+from fediwarden.inference import folder as folders
 from fediwarden.inference import manifest as manifests
 from fediwarden.inference.landmarks import Landmarks
-from fediwarden.inference.manifest import INSTALL_HINT, MANIFEST, PLAIN_NAME, Manifest, ModelFile, Origin
-
-_STAGING = ".installing-"
+from fediwarden.inference.manifest import INSTALL_HINT, MANIFEST, PLAIN_NAME, Manifest, ModelFile, Origin, Role
 
 _CONVERSIONS: Mapping[str, Callable[[bytes], bytes]] = {"landmarks": lambda data: Landmarks.from_dlib(data).to_npz()}
 
@@ -88,22 +82,15 @@ def install(models_dir: Path, progress: Callable[[str], None] = lambda _: None) 
     CannotWrite when the folder cannot be written.
     """
     models_dir = models_dir.absolute()  # pip is told where to write
-    if not _wanted(models_dir) and not any(models_dir.glob(f"{_STAGING}*")):
+    if not _wanted(models_dir) and not any(models_dir.glob(f"{folders.STAGING}*")):
         return ()  # without a lock, so that a reader of the folder may ask as well
-    try:
-        with _locked(models_dir):
-            for left in models_dir.glob(f"{_STAGING}*"):
-                shutil.rmtree(left)
-            wanted = _wanted(models_dir)  # again: another run may have been at work
-            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=models_dir))
-            try:
-                _install(wanted, models_dir, staging, progress)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    except OSError as error:
-        raise CannotWrite(
-            f"the models cannot be written to {models_dir}: {error.strerror or error}", hint="check its owner and free space"
-        ) from error
+    with (
+        folders.writing(models_dir),
+        folders.locked(models_dir, lambda: progress("another command is changing the models; waiting for it")),
+        folders.staging(models_dir) as staging,
+    ):
+        wanted = _wanted(models_dir)  # again: another run may have been at work
+        _install(wanted, models_dir, staging, progress)
     return tuple(pin.manifest.name for pin in wanted)
 
 
@@ -131,6 +118,83 @@ def load(models_dir: Path, name: str) -> Model:
     if pin is not None and not _as_pinned(manifest, pin):
         raise Misconfigured(f"the model {name} is not the one this release pins", hint=INSTALL_HINT)
     return Model(manifest, {file.name: _read_checked(folder, file) for file in manifest.files})
+
+
+def image_text(models_dir: Path) -> tuple[Manifest, ...]:
+    """The manifests of the installed image-text models, by name. Raises: Misconfigured for an unreadable one."""
+    return tuple(manifest for manifest in installed(models_dir) if manifest.image_text is not None)
+
+
+def read_file(models_dir: Path, manifest: Manifest, file: ModelFile) -> bytes:
+    """The bytes of one file of a model, the very ones that were hashed. Raises: Misconfigured when missing or altered."""
+    return _read_checked(models_dir / manifest.name, file, hint_for(manifest))
+
+
+def weigh(path: Path, role: Role, *, name: str = "", precision: str = "", concepts: str = "") -> ModelFile:
+    """How a manifest names a file (by `name`, or its own) as it lies there, with its SHA-256 and size. Raises: OSError."""
+    digest, size = folders.digest_of(path)
+    return ModelFile(name or path.name, digest, size, role, precision, concepts)
+
+
+def replace_files(
+    models_dir: Path, name: str, change: Callable[[Manifest], Manifest], add: Mapping[str, Path] | None = None
+) -> Manifest:
+    """Change a model's manifest and files in one step that is seen whole or not at all; returns the new manifest.
+
+    `change` is given the manifest as it is now (under the lock: another process may have changed it meanwhile) and answers
+    with the one to be. A file that the new manifest names and that is in `add` (name -> where it lies now) is brought from
+    there: by hard link out of a `workspace`, copied from anywhere else. The other files are kept by hard link, and what the
+    new manifest does not name is dropped. What is added must have the SHA-256 and size that the manifest says (`weigh`).
+
+    Raises: Misconfigured when the model is not there, or a file is not what the manifest says; CannotWrite when the disk is
+    full or the folder may not be written. Nothing is changed then.
+    """
+    added = add or {}
+    with folders.writing(models_dir), folders.locked(models_dir), folders.staging(models_dir) as staging:
+        place = models_dir / name
+        if not _is_there(place / MANIFEST):
+            raise Misconfigured(f"the model {name} is not installed in {models_dir}", hint=pull_hint(name))
+        before = manifests.read(place, pull_hint(name))
+        after = change(before)
+        built = staging / name
+        built.mkdir()
+        for file in after.files:
+            if file.name in added:
+                _add(added[file.name], built / file.name, file, models_dir)
+            elif file in before.files:
+                folders.keep(place / file.name, built / file.name)
+            else:
+                raise Misconfigured(f"the model {name} has no file {file.name} with that content", hint=build_hint(name))
+        folders.write(built / MANIFEST, manifests.as_toml(after).encode())
+        folders.put(built, models_dir)
+    return after
+
+
+def _add(source: Path, target: Path, file: ModelFile, models_dir: Path) -> None:
+    """Bring a new file into a folder that is being built, and hold it to what the manifest says of it."""
+    if source.resolve().is_relative_to(models_dir.resolve()):
+        folders.keep(source, target)
+        folders.sync(target)
+        found = folders.digest_of(target)
+    else:
+        found = folders.copy(source, target)
+    if found != (file.sha256, file.size):
+        raise Misconfigured(f"{source} is not what the manifest says: its SHA-256 or size differs")
+
+
+def pull_hint(name: str) -> str:
+    """What to do about an image-text model that is missing or altered."""
+    return f"run `fediwarden models pull {name}`, or `fediwarden models import {name} FOLDER` without a network"
+
+
+def build_hint(name: str) -> str:
+    """What to do where a model's weights are there, and what is built of them is not."""
+    return f"run `fediwarden models build {name}`"
+
+
+def hint_for(manifest: Manifest) -> str:
+    """What to do about a missing or altered file of this model."""
+    return INSTALL_HINT if manifest.image_text is None else pull_hint(manifest.name)
 
 
 def load_landmarks(models_dir: Path, name: str) -> Landmarks:
@@ -189,14 +253,9 @@ def _install(wanted: Sequence[_Pin], models_dir: Path, staging: Path, progress: 
         file = ModelFile(pin.file, sha256(data).hexdigest(), len(data))
         built = staging / pin.manifest.name
         built.mkdir()
-        _write(built / file.name, data)
-        _write(built / MANIFEST, manifests.as_toml(replace(pin.manifest, files=(file,))).encode())
-        _sync_folder(built)
-        place = models_dir / pin.manifest.name
-        if place.exists() or place.is_symlink():
-            place.rename(staging / f"old-{pin.manifest.name}")  # a folder cannot be renamed over one that holds files
-        built.rename(place)
-        _sync_folder(models_dir)
+        folders.write(built / file.name, data)
+        folders.write(built / MANIFEST, manifests.as_toml(replace(pin.manifest, files=(file,))).encode())
+        folders.put(built, models_dir)
 
 
 def _download(origin: Origin, into: Path) -> Path:
@@ -282,40 +341,13 @@ def _state(folder: Path, file: ModelFile) -> FileState:
     return FileState.OK
 
 
-def _read_checked(folder: Path, file: ModelFile) -> bytes:
+def _read_checked(folder: Path, file: ModelFile, hint: str = INSTALL_HINT) -> bytes:
     path = folder / file.name
     try:
         with path.open("rb") as source:
             data = source.read(file.size + 1)
     except OSError as error:
-        raise Misconfigured(f"the model file {path} cannot be read: {error.strerror}", hint=INSTALL_HINT) from error
+        raise Misconfigured(f"the model file {path} cannot be read: {error.strerror}", hint=hint) from error
     if sha256(data).hexdigest() != file.sha256:
-        raise Misconfigured(f"the model file {path} was altered: its SHA-256 is not the recorded one", hint=INSTALL_HINT)
+        raise Misconfigured(f"the model file {path} was altered: its SHA-256 is not the recorded one", hint=hint)
     return data
-
-
-@contextmanager
-def _locked(models_dir: Path) -> Iterator[None]:
-    """Hold the folder against a second installation; the kernel lets go of the lock whatever happens to us."""
-    models_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(models_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
