@@ -2,6 +2,7 @@
 
 import fcntl
 import getpass
+import hmac
 import logging
 import logging.handlers
 import os
@@ -17,13 +18,18 @@ from threading import Event
 
 import structlog
 
-from fediwarden import config
+from fediwarden import calibration, config
 from fediwarden.actions import Hold, Warden
 from fediwarden.analysers.bundled import Bundled
+from fediwarden.analysers.cascade import Cascade
+from fediwarden.analysers.clip import Clip
 from fediwarden.analysers.drill import Drill, DrillKey
+from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
 from fediwarden.config import Configuration, Profile, StoreEntry
 from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured
+from fediwarden.inference import registry, towers
+from fediwarden.inference.towers import Choice
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
 from fediwarden.model import EngineVersion, RunId, StoreName
@@ -80,15 +86,21 @@ class App:
         return config.profile(self.settings.profile, self.configuration.profiles)
 
     @cached_property
-    def policy(self) -> Policy:
-        """The policy in force. Raises: Misconfigured, naming file and line."""
-        if not self.settings.policy.file:
-            return parse(config.default_policy(), "the default policy")
-        file = self.configuration.path(self.settings.policy.file)
+    def policy_text(self) -> tuple[str, str]:
+        """The policy file in force and what to call it in errors. Raises: Misconfigured."""
+        chosen = self.settings.policy
+        if not chosen.file:
+            return config.default_policy(chosen.preset), f"the policy {chosen.preset!r}"
+        file = self.configuration.path(chosen.file)
         try:
-            return parse(file.read_text(encoding="utf-8"), str(file))
+            return file.read_text(encoding="utf-8"), str(file)
         except (OSError, UnicodeDecodeError) as error:
             raise Misconfigured(f"{file}: {error}", hint="set [policy] file to a readable file, or leave it empty") from error
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy in force, held to what was calibrated. Raises: Misconfigured, naming file and line."""
+        return parse(*self.policy_text, points=calibration.points(self.configuration.calibration))
 
     def make_home(self) -> None:
         """Make the folder that everything lies in. Raises: CannotWrite."""
@@ -132,20 +144,72 @@ class App:
         return DrillKey.load_or_make(self.configuration.drill_key)
 
     @cached_property
+    def mode(self) -> str:
+        """How much looks at a picture: "fast", "balanced" or "thorough". Raises: Misconfigured."""
+        if self.settings.analysis.mode:
+            return self.settings.analysis.mode
+        built = any(manifest.precisions for manifest in registry.image_text(self.configuration.models))
+        return "balanced" if built and self.policy.concepts is not None else "fast"
+
+    @cached_property
+    def clip_choice(self) -> Choice | None:
+        """Which image-text model is used, in which precision and where; None in the mode "fast". Raises: Misconfigured."""
+        if self.mode == "fast":
+            return None
+        chosen = self.settings.analysis
+        installed = registry.image_text(self.configuration.models)
+        return towers.choose(installed, chosen.model, chosen.precision, chosen.device)
+
+    @cached_property
+    def clip(self) -> Clip | None:
+        """The image-text analyser, None in the mode "fast". Raises: Misconfigured when a part of it is missing or altered."""
+        if self.clip_choice is None:
+            return None
+        if self.policy.concepts is None:
+            raise Misconfigured(
+                f"the policy has no [concepts], and the mode {self.mode!r} needs them",
+                hint='copy the section from the default policy, or set [analysis] mode = "fast"',
+            )
+        return Clip.load(self.configuration.models, self.clip_choice, self.policy.concepts)
+
+    @cached_property
+    def cascade(self) -> Cascade | None:
+        """Who is shown to CLIP; None in the mode "fast". Raises: Misconfigured."""
+        if self.clip is None:
+            return None
+        return self.cascade_of(self.clip, thorough=self.mode == "thorough")
+
+    def cascade_of(self, dear: Analyser, *, thorough: bool) -> Cascade:
+        """The cascade as the policy has it, or one that shows everything."""
+        asks = None if thorough else self.policy.asks_further
+        secret = hmac.digest(self.drill_key.secret, b"fediwarden sample", "sha256")
+        return Cascade(dear, asks, self.policy.further_digest, self.settings.analysis.sample, secret)
+
+    @cached_property
+    def calibrated(self) -> bool:
+        """Whether operating points are known for the CLIP that is in use; without, it informs and never decides."""
+        return self.clip is not None and any(
+            points.version == self.clip.version for points in calibration.points(self.configuration.calibration)
+        )
+
+    @cached_property
     def analysers(self) -> Sequence[Analyser]:
-        """Every analyser in use. Raises: Misconfigured when a model is missing or altered."""
-        return [Bundled(self.configuration.models, threads=1), Drill(self.drill_key, self.clock)]
+        """Every analyser that sees everything. Raises: Misconfigured when a model is missing or altered."""
+        always: list[Analyser] = [Bundled(self.configuration.models, threads=1), Drill(self.drill_key, self.clock)]
+        return [*always, Flat()] if self.mode == "balanced" else always
 
     @cached_property
     def engine(self) -> EngineVersion:
         """Digest of everything that decides what a look can see: models, preprocessing, views, decoder settings."""
         parts = [self.cage.version, *(f"{analyser.name}={analyser.version}" for analyser in self.analysers if analyser.version)]
+        if self.cascade is not None:
+            parts.append(f"cascade={self.cascade.version}")
         return EngineVersion(sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16])
 
     @cached_property
     def looker(self) -> Looker:
         """The cage and the analysers as one. The cage must be started (see `looking`)."""
-        return Looker(self.cage, self.analysers, self.engine, self.clock)
+        return Looker(self.cage, self.analysers, self.engine, self.clock, self.cascade)
 
     @contextmanager
     def looking(self) -> Iterator[Looker]:

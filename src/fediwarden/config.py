@@ -68,12 +68,35 @@ class MediaSettings(_Section):
     archive_mb: Annotated[int, Field(ge=0, le=4096)] = Field(64, description="And up to this much unpacked, in all, per object.")
 
 
+class AnalysisSettings(_Section):
+    """What looks at a picture: the embedded default, and CLIP where a model of it is built (docs/choosing-a-model.md)."""
+
+    mode: Literal["", "fast", "balanced", "thorough"] = Field(
+        "",
+        description='"fast": the embedded default alone. "balanced": CLIP where that one shows something, and on a random sample of the rest. "thorough": CLIP on everything. Empty: balanced where a CLIP model is built, else fast.',
+    )
+    model: str = Field(
+        "", description="The image-text model to use, as `fediwarden models list` names it; empty: the one that is built."
+    )
+    precision: Literal["", "int8", "fp16", "fp32"] = Field(
+        "", description="Of the image tower; empty: int8 on a processor and fp16 on a GPU, where they are built."
+    )
+    device: Literal["", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = Field(
+        "", description="Where the models compute; empty: a CUDA GPU where there is one, else the processor."
+    )
+    sample: Annotated[float, Field(ge=0, le=1, strict=False)] = Field(
+        0.02, description="balanced: the share of the other objects that CLIP sees all the same, to estimate what is missed."
+    )
+
+
 class PolicySettings(_Section):
     """What is made of what was found."""
 
-    file: str = Field(
-        "", description="A policy file of your own; empty uses the one that comes with the program (docs/policy.md)."
+    preset: Literal["default", "fedi-safety"] = Field(
+        "default",
+        description='Which of the policies that come with the program: "default", or "fedi-safety" with that tool\'s rule.',
     )
+    file: str = Field("", description="A policy file of your own; empty uses the preset (docs/policy.md).")
 
 
 class ActingSettings(_Section):
@@ -152,6 +175,7 @@ class Settings(_Section):
     )
     scan: ScanSettings = ScanSettings()
     media: MediaSettings = MediaSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
     policy: PolicySettings = PolicySettings()
     acting: ActingSettings = ActingSettings()
     vault: VaultSettings = VaultSettings()
@@ -191,6 +215,11 @@ class Configuration:
     def models(self) -> Path:
         """The folder of installed models."""
         return self.home / "models"
+
+    @property
+    def calibration(self) -> Path:
+        """The folder of what `calibrate` learned, one file for each version of an analyser."""
+        return self.home / "calibration"
 
     @property
     def profiles(self) -> Path:
@@ -342,9 +371,9 @@ def _parsed_profile(name: str, text: str, origin: str) -> Profile:
     return Profile(name=name, **read.model_dump())
 
 
-def default_policy() -> str:
-    """The text of the policy that comes with the program."""
-    return (files("fediwarden") / "data" / "default-policy.toml").read_text(encoding="utf-8")
+def default_policy(preset: str = "default") -> str:
+    """The text of a policy that comes with the program."""
+    return (files("fediwarden") / "data" / f"{preset}-policy.toml").read_text(encoding="utf-8")
 
 
 def template(profile_name: str) -> str:

@@ -9,11 +9,14 @@ from hashlib import sha256
 from typing import TypeGuard
 
 from fediwarden.errors import Misconfigured
-from fediwarden.model import Decision, Finding, Look, Standing, Step
+from fediwarden.model import ConceptGroup, Concepts, Decision, Finding, Look, OperatingPoints, Standing, Step
 
 NO_RULE = "no rule matched"
 LARGEST = 1e12  # of the numbers in bounds; no score, age or side comes near
 RANKS = 1_000_000  # ranks lie between this and its negative; a database must hold and order them
+MOST_WORDS = 64  # in one concept group, of all controls, of all prompts; long lists are neither clinical nor fast
+GROUP_NAME = re.compile(r"[a-z][a-z_]{1,40}")
+EMBEDDED = ("exposed", "explicit", "face", "drill", "flat", "further", "sampled")  # what other analysers call their findings
 STEPS = (Step.QUARANTINE.value, Step.REVIEW.value, Step.PASS.value)  # what a rule may ask for
 
 
@@ -44,11 +47,14 @@ class Mark:
     note: tuple[str, ...] = ()
     standing: tuple[str, ...] = ()
     format: tuple[str, ...] = ()
+    calibrated: bool = False  # the score is held to the operating point of its analyser's version, not to a number
+    words: int = 0  # calibrated: so many of the group's words reach their own points; 0 asks for the group's score instead
+    points: tuple[OperatingPoints, ...] = ()
 
     def shows(self, look: Look) -> tuple[bool, Finding | None]:
         """Whether the mark shows, and the strongest finding that makes it show if it is about findings."""
         if self.finding:
-            shown = [found for found in look.findings if self._meets(found)]
+            shown = [found for found in look.findings if self.meets(found)]
             return bool(shown), max(shown, key=lambda found: found.score, default=None)
         if self.payload:
             return any("any" in self.payload or item.why in self.payload for item in look.unopened), None
@@ -58,13 +64,26 @@ class Mark:
             return look.standing.value in self.standing, None
         return look.kind is not None and look.kind.format in self.format, None
 
-    def _meets(self, found: Finding) -> bool:
+    def meets(self, found: Finding) -> bool:
+        """Whether one finding makes a mark about findings show."""
+        if self.calibrated:
+            return found.concept == self.finding and self._stands_out(found)
         return (
             found.concept == self.finding
             and found.score >= self.score
             and self.bounds.hold(found.measures)
             and (not self.either or any(bounds.hold(found.measures) for bounds in self.either))
         )
+
+    def _stands_out(self, found: Finding) -> bool:
+        """Whether a finding is beyond the operating points of the version that made it; never where that one has none."""
+        points = next((points for points in self.points if points.version == found.version), None)
+        if points is None:
+            return False
+        if not self.words:
+            return found.concept in points.scores and found.score >= points.scores[found.concept]
+        marks = points.measures.get(found.concept, {})
+        return sum(word in marks and value >= marks[word] for word, value in found.measures.items()) >= self.words
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +115,24 @@ class Policy:
     digest: str
     marks: tuple[Mark, ...]
     rules: tuple[Rule, ...]
+    concepts: Concepts | None = None
+    further: tuple[Mark, ...] = ()  # any of them: worth asking the dear analyser about
+
+    def asks_further(self, findings: Iterable[Finding]) -> bool:
+        """Whether what cheap analysers found about one moment is worth a dear look."""
+        found = tuple(findings)
+        return any(mark.meets(one) for mark in self.further for one in found)
+
+    @property
+    def further_digest(self) -> str:
+        """Changes exactly when `asks_further` could answer otherwise."""
+        facts = sorted(repr((mark.finding, mark.score, mark.bounds, mark.either)) for mark in self.further)
+        return sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether some mark asks for operating points."""
+        return any(mark.calibrated for mark in self.marks)
 
 
 def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decision | None:
@@ -123,7 +160,7 @@ def decide(look: Look, policy: Policy, verdict: Decision | None = None) -> Decis
             return Decision(
                 step=rule.step,
                 rule=rule.name,
-                because=_because(rule, evidence),
+                because=_because(rule, evidence, policy.concepts),
                 policy=policy.digest,
                 rank=rule.rank,
                 drill=bool(evidence) and all(found.concept == "drill" for found in evidence),
@@ -137,24 +174,30 @@ def _undecided(look: Look, policy: Policy) -> Decision:
     return Decision(Step.NONE, NO_RULE, f"could not be seen: {look.reason.value if look.reason else look.problem}", policy.digest)
 
 
-def _because(rule: Rule, evidence: Iterable[Finding]) -> str:
-    said = sorted({_in_words(found) for found in evidence})
+def _because(rule: Rule, evidence: Iterable[Finding], concepts: Concepts | None) -> str:
+    groups = {group.name for group in concepts.groups} if concepts else frozenset[str]()
+    said = sorted({_in_words(found, calibrated=found.concept in groups) for found in evidence})
     return f"{rule.because} ({'; '.join(said)})" if said else rule.because
 
 
-def _in_words(found: Finding) -> str:
+def _in_words(found: Finding, *, calibrated: bool) -> str:
+    if calibrated:  # its numbers mean nothing beside those of another model
+        where = f" in {found.source}" if found.source else ""
+        frame = f", frame {found.frame}" if found.frame else ""
+        return f"{found.concept.replace('_', ' ')} beyond its operating point{frame}{where}"
     measures = "".join(f", {name.replace('_', ' ')} {value:.3g}" for name, value in sorted(found.measures.items()))
     where = f" in {found.source}" if found.source else ""
     frame = f", frame {found.frame}" if found.frame else ""
     return f"{found.concept} {found.score:.2f}{measures}{frame}{where}"
 
 
-def parse(text: str, origin: str) -> Policy:
+def parse(text: str, origin: str, points: Iterable[OperatingPoints] = ()) -> Policy:
     """Read a policy from TOML.
 
     Args:
         text: the file's content.
         origin: what to call it in errors, usually its path.
+        points: what calibrated marks are held to, one for each version of an analyser; without any they never show.
 
     Raises:
         Misconfigured: with the line where it can be told, for anything that is not a policy.
@@ -168,8 +211,13 @@ def parse(text: str, origin: str) -> Policy:
     complain = _Complaint(text, origin)
     if table.get("version") != 1:
         raise complain("version", "it must say: version = 1")
-    _known(table, {"version", "name", "mark", "rule"}, "", complain)
-    marks = tuple(_mark(name, entry, complain) for name, entry in _table(table.get("mark", {}), "mark", complain).items())
+    _known(table, {"version", "name", "concepts", "further", "mark", "rule"}, "", complain)
+    concepts = _concepts(table["concepts"], complain) if "concepts" in table else None
+    groups = {group.name: len(group.words) for group in concepts.groups} if concepts else {}
+    points = tuple(sorted(points, key=lambda known: known.version))
+    marks = tuple(
+        _mark(name, entry, groups, points, complain) for name, entry in _table(table.get("mark", {}), "mark", complain).items()
+    )
     entries = table.get("rule", [])
     if not isinstance(entries, list) or not entries:
         raise complain("rule", "there is no [[rule]]; a policy without rules would pass everything")
@@ -177,8 +225,12 @@ def parse(text: str, origin: str) -> Policy:
     for rule in rules:
         if sum(other.name == rule.name for other in rules) > 1:
             raise complain(rule.name, "two rules have this name; `explain` could not tell them apart")
-    digest = sha256(json.dumps([table.get("mark", {}), entries], sort_keys=True).encode()).hexdigest()[:16]
-    return Policy(str(table.get("name", origin)), digest, marks, rules)
+    facts: list[object] = [table.get("mark", {}), entries]
+    if any(mark.calibrated for mark in marks) and points:
+        facts.append([[known.version, dict(known.scores), {k: dict(v) for k, v in known.measures.items()}] for known in points])
+    digest = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    further = _further(table.get("further", {}), {mark.name: mark for mark in marks}, complain)
+    return Policy(str(table.get("name", origin)), digest, marks, rules, concepts, further)
 
 
 class _Complaint:
@@ -196,14 +248,46 @@ class _Complaint:
         return Misconfigured(f"{self._origin}: {word}: {message}", hint="see docs/policy.md for every key")
 
 
-def _mark(name: str, entry: object, complain: _Complaint) -> Mark:
+def _concepts(entry: object, complain: _Complaint) -> Concepts:
+    table = _table(entry, "concepts", complain)
+    lists = {name: _words(words, name, complain) for name, words in table.items()}
+    prompts, controls = lists.pop("prompts", ("{}",)), lists.pop("controls", ())
+    for name, words in (("prompts", prompts), ("controls", controls), *lists.items()):
+        if not 0 < len(words) <= MOST_WORDS or not all(word.strip() for word in words):
+            raise complain(name, f"a list of 1 to {MOST_WORDS} short texts is expected")
+        if len(set(words)) != len(words):
+            raise complain(name, "a text is there twice")
+    if any(prompt.count("{}") != 1 or prompt.replace("{}", "").strip("{}") != prompt.replace("{}", "") for prompt in prompts):
+        raise complain("prompts", "each holds {} once, where the word goes, and no other brace")
+    if not lists:
+        raise complain("concepts", "there is no group, such as apparent_minor = [...]")
+    for name in lists:
+        if not GROUP_NAME.fullmatch(name) or name in EMBEDDED:
+            raise complain(name, f"a group's name is lower-case letters and _, and none of {', '.join(EMBEDDED)}")
+    return Concepts(tuple(ConceptGroup(name, words) for name, words in lists.items()), controls, prompts)
+
+
+def _further(entry: object, marks: Mapping[str, Mark], complain: _Complaint) -> tuple[Mark, ...]:
+    table = _table(entry, "further", complain)
+    _known(table, {"any"}, "further", complain)
+    names = _words(table.get("any", []), "further", complain)
+    for name in names:
+        if name not in marks:
+            raise complain(name, "[further] names a mark that does not exist")
+        if not marks[name].finding or marks[name].calibrated:
+            raise complain(name, "[further] names marks about findings of the embedded default only")
+    return tuple(marks[name] for name in names)
+
+
+def _mark(name: str, entry: object, groups: Mapping[str, int], points: tuple[OperatingPoints, ...], complain: _Complaint) -> Mark:
     table = _table(entry, name, complain)
     subjects = {"finding", "payload", "note", "standing", "format"}
-    _known(table, subjects | {"score", "at_least", "below", "either"}, name, complain)
+    _known(table, subjects | {"score", "at_least", "below", "either", "calibrated", "words"}, name, complain)
     if len(subjects & table.keys()) != 1:
         raise complain(name, f"a mark is about exactly one of {', '.join(sorted(subjects))}")
     if "finding" not in table and table.keys() - subjects:
-        raise complain(name, "score, at_least, below and either go with a finding")
+        raise complain(name, "score, at_least, below, either, calibrated and words go with a finding")
+    calibrated, least = _calibrated(name, table, groups, complain)
     standings = _words(table.get("standing", []), name, complain)
     if unknown := set(standings) - {standing.value for standing in Standing}:
         raise complain(name, f"no such standing: {', '.join(sorted(unknown))}")
@@ -222,7 +306,29 @@ def _mark(name: str, entry: object, complain: _Complaint) -> Mark:
         note=_words(table.get("note", []), name, complain),
         standing=standings,
         format=_words(table.get("format", []), name, complain),
+        calibrated=calibrated,
+        words=least,
+        points=points if calibrated else (),
     )
+
+
+def _calibrated(name: str, table: Mapping[str, object], groups: Mapping[str, int], complain: _Complaint) -> tuple[bool, int]:
+    """Whether the mark is held to operating points, and how many words it asks for."""
+    finding, calibrated, least = table.get("finding"), table.get("calibrated", False), table.get("words", 0)
+    if not isinstance(calibrated, bool):
+        raise complain(name, "calibrated is true or false")
+    if not isinstance(least, int) or isinstance(least, bool) or least < 0:
+        raise complain(name, "words is a whole number")
+    if isinstance(finding, str) and finding in groups:
+        if not calibrated or table.keys() & {"score", "at_least", "below", "either"}:
+            raise complain(
+                name, f"numbers of {finding} belong to one model and one precision; say calibrated = true and no number"
+            )
+        if least > groups[finding]:
+            raise complain(name, f"{finding} has only {groups[finding]} words")
+    elif calibrated or least:
+        raise complain(name, "calibrated and words are for the groups in [concepts]")
+    return calibrated, least
 
 
 def _rule(entry: object, marks: Mapping[str, Mark], complain: _Complaint) -> Rule:

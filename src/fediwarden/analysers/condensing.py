@@ -1,6 +1,7 @@
 """Which findings of a long look are kept: enough to decide it again under any policy, few enough for a ledger. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from fediwarden.model import Finding
 
@@ -9,6 +10,9 @@ MOST_FACES = 32
 
 def condense(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The strongest finding of each concept over all frames, and of faces those that no other face outdoes.
+
+    Measures of a concept are each kept at their strongest too, whichever frame they come from: a rule that counts words of
+    a group meets every word that some frame shows.
 
     A face outdoes another when it is at least as sure, as large, as young and as likely under age. Whatever thresholds a
     policy sets on score, side, age and under_18, some face meets them exactly when one of the kept faces does; nobody can
@@ -20,10 +24,21 @@ def condense(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     for found in findings:
         if found.concept == "face":
             faces.append(found)
-        elif found.concept not in strongest or found.score > strongest[found.concept].score:
-            strongest[found.concept] = found
+        else:
+            strongest[found.concept] = _joined(strongest.get(found.concept), found)
     kept = [*strongest.values(), *_thinned(_frontier(faces))]
     return tuple(sorted(kept, key=lambda found: (found.concept, -found.score)))
+
+
+def _joined(one: Finding | None, other: Finding) -> Finding:
+    """The stronger finding, with the largest value of each measure of both; of two versions the stronger alone."""
+    if one is None:
+        return other
+    stronger, weaker = (other, one) if other.score > one.score else (one, other)
+    if not weaker.measures or weaker.version != stronger.version:
+        return stronger
+    largest = {name: max(value, stronger.measures.get(name, value)) for name, value in weaker.measures.items()}
+    return replace(stronger, measures={**stronger.measures, **largest})
 
 
 def _merits(face: Finding) -> tuple[float, float, float, float]:

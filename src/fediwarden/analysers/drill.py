@@ -37,7 +37,7 @@ _KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class DrillKey:
-    """The installation's secret for markers. It signs nothing else."""
+    """The installation's secret for markers. It signs nothing else; the key of the cascade's sample is derived from it."""
 
     secret: bytes = field(repr=False)
 

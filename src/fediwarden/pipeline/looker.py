@@ -9,6 +9,7 @@ from itertools import islice
 from math import isfinite
 from typing import Protocol
 
+from fediwarden.analysers.cascade import Cascade
 from fediwarden.analysers.condensing import condense
 from fediwarden.analysers.interface import Analyser
 from fediwarden.errors import Unreached
@@ -65,12 +66,13 @@ class Looker:
     analysers: Sequence[Analyser]
     engine: EngineVersion
     clock: Callable[[], datetime]
+    cascade: Cascade | None = None  # the dear analyser, asked after the others
 
     def look(self, blob: Blob) -> Look:
         """What can be seen of these bytes. Broken bytes are a value; Unreached is raised when the cage gave no answer."""
         started = time.perf_counter()
         with self.cage.look(blob) as peek:
-            report, findings, views = self._see(peek)
+            report, findings, views = self._see(peek, sampled=self.cascade is not None and self.cascade.sampled(blob.sha256))
         reason, problem = report.reason, report.problem
         if reason is None and not views:  # whatever the cage says: nothing of it was shown to an analyser
             reason, problem = Reason.MALFORMED, "the decoder gave no view of it"
@@ -89,7 +91,7 @@ class Looker:
             milliseconds=round((time.perf_counter() - started) * 1000),
         )
 
-    def _see(self, peek: Peek) -> tuple[Report, tuple[Finding, ...], int]:
+    def _see(self, peek: Peek, *, sampled: bool) -> tuple[Report, tuple[Finding, ...], int]:
         """The report, what was found, and how many views there were of the object itself."""
         findings: tuple[Finding, ...] = ()
         views = 0
@@ -97,6 +99,8 @@ class Looker:
         while batch := list(islice(frames, FRAMES_AT_ONCE)):
             views += sum(not frame.source for frame in batch)
             found = [finding for analyser in self.analysers for finding in analyser.analyse(batch)]
+            if self.cascade is not None:
+                found += self.cascade.analyse(batch, found, sampled=sampled)
             if odd := next((finding for finding in found if not _counts(finding)), None):
                 # no threshold is ever met by what is not a number: it would pass for "nothing found"
                 raise Unreached(f"{odd.analyser} answered with something that is not a number")
