@@ -188,9 +188,12 @@ class App:
     @cached_property
     def calibrated(self) -> bool:
         """Whether operating points are known for the CLIP that is in use; without, it informs and never decides."""
-        return self.clip is not None and any(
-            points.version == self.clip.version for points in calibration.points(self.configuration.calibration)
-        )
+        return self.clip is not None and self.clip.version in self.calibrated_versions
+
+    @property
+    def calibrated_versions(self) -> frozenset[str]:
+        """The versions of analysers whose scores were calibrated here. Raises: Misconfigured for an unreadable file."""
+        return frozenset(points.version for points in calibration.points(self.configuration.calibration))
 
     @cached_property
     def analysers(self) -> Sequence[Analyser]:

@@ -568,6 +568,7 @@ def test_entries_come_in_order_and_by_condition(ledger: Ledger) -> None:
         review=1,
         passed=1,
         owed=1,
+        seen=2,
     )
 
 

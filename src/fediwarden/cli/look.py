@@ -18,6 +18,7 @@ from fediwarden.cli.output import (
     plain,
     result,
     row,
+    say,
     show,
     size,
     step_name,
@@ -29,6 +30,9 @@ from fediwarden.model import Blob, Look, ObjectRef, Standing, Step, StoreName
 from fediwarden.pipeline import Estimate, Tally, estimate, rejudge
 from fediwarden.policy import decide
 
+UNCALIBRATED = (
+    "CLIP is NOT CALIBRATED: what it found informs and decides nothing, until `fediwarden calibrate` has seen your media"
+)
 ASSUMED_RATE = 12.0  # pictures a second and core while nothing was measured here (docs/models.md)
 
 
@@ -153,10 +157,12 @@ def scan(
             }
         )
     else:
-        _table(tally, seconds, owed)
+        _table(tally, seconds, owed, cascaded=app.cascade is not None)
         result(
             f"{totals.not_scanned:,} of {totals.objects:,} objects of all stores are not scanned; `fediwarden list --not-scanned` says why"
         )
+    if app.clip is not None and not app.calibrated:
+        say(UNCALIBRATED)
     for problem in tally.stores_down.values():
         tell(problem)
     if tally.stores_down:
@@ -175,6 +181,7 @@ def _numbers(tally: Tally) -> dict[str, int]:
         "gone": tally.gone,
         "unreached": tally.unreached,
         "partly": tally.partly,
+        "further": tally.further,
         "not_scanned": tally.not_scanned,
         "flagged": tally.flagged,
         "review": tally.review,
@@ -187,13 +194,16 @@ def _count(run: Run, tally: Tally) -> None:
     run.counts.update(_numbers(tally))
 
 
-def _table(tally: Tally, seconds: float, owed: int) -> None:
+def _table(tally: Tally, seconds: float, owed: int, *, cascaded: bool) -> None:
     looked = tally.listed - tally.skipped
     shown = table(">objects", "what happened")
     row(shown, f"{tally.not_scanned:,}", "NOT SCANNED in this run: broken, unreached, or only partly seen")
     row(shown, f"{tally.listed:,}", "listed")
     row(shown, f"{tally.skipped:,}", "skipped: unchanged since they were looked at")
     row(shown, f"{tally.seen:,}", f"seen ({tally.partly:,} of them only partly)")
+    if cascaded:
+        share = f" ({tally.further / tally.seen:.1%})" if tally.seen else ""
+        row(shown, f"{tally.further:,}", f"of them shown to CLIP{share}; that share decides the speed")
     row(shown, f"{tally.broken:,}", "broken: cannot be decoded; `fediwarden list --standing broken` names them")
     row(shown, f"{tally.unreached:,}", "unreached: will be tried again by the next scan")
     row(shown, f"{tally.gone:,}", "gone before they could be fetched")

@@ -1,9 +1,12 @@
 """`status`, `list` and `explain`: what the ledger knows, in words or JSON; changes nothing and decides nothing."""
 
+from collections.abc import Mapping
+
 import typer
 
 from fediwarden.actions import midnight
 from fediwarden.app import App
+from fediwarden.calibration import Interval, interval
 from fediwarden.cli.common import JSON, build
 from fediwarden.cli.output import (
     deed_words,
@@ -21,7 +24,7 @@ from fediwarden.cli.output import (
     table,
 )
 from fediwarden.errors import Exit, FediwardenError, Misconfigured
-from fediwarden.ledger import Entry
+from fediwarden.ledger import Entry, Totals
 from fediwarden.model import EngineVersion, Finding, Look, Standing, Step, StoreName
 
 
@@ -38,8 +41,10 @@ def status(json: bool = JSON) -> int:
     Exit code 0 whatever it shows, unless the ledger cannot be read (4).
     """
     app = build()
+    analysis: dict[str, object] = {}
     try:
         engine, problem = app.engine, ""
+        analysis = _analysis(app)
         layers = app.layers().layers
     except FediwardenError as error:
         engine, problem, layers = None, f"{error}; {error.hint}", {}
@@ -68,6 +73,7 @@ def status(json: bool = JSON) -> int:
                 "profile": app.settings.profile or None,
                 "engine": engine,
                 "engine_problem": problem,
+                "analysis": {**analysis, **_missed_json(totals)} if analysis else None,
                 "policy": app.policy.digest,
                 "cage": app.settings.media.cage,
                 "cage_layers": dict(layers),
@@ -95,9 +101,68 @@ def status(json: bool = JSON) -> int:
     walls = ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in layers.items())
     result(f"cage: {app.settings.media.cage}{f' ({walls})' if walls else ''}")
     result(f"engine: {engine or 'none'}; policy: {app.policy.name} {app.policy.digest}")
+    if analysis:
+        _tell_analysis(analysis, totals)
     if problem:
         say(f"fediwarden: {plain(problem)}")
     return Exit.OK
+
+
+def _analysis(app: App) -> dict[str, object]:
+    """How pictures are looked at, for programs."""
+    clip = app.clip
+    return {
+        "mode": app.mode,
+        "model": clip.model if clip else None,
+        "precision": clip.precision if clip else None,
+        "device": clip.device if clip else "cpu",
+        "calibrated": app.calibrated if clip else None,
+    }
+
+
+def _missed(totals: Totals) -> tuple[int, Interval] | None:
+    """How many seen objects CLIP was never shown, and the share of such that it would have flagged; None without a sample."""
+    if not totals.sampled:
+        return None
+    return totals.seen - totals.further - totals.sampled, interval(totals.sampled_flagged, totals.sampled)
+
+
+def _missed_json(totals: Totals) -> dict[str, object]:
+    missed = _missed(totals)
+    return {
+        "seen": totals.seen,
+        "further": totals.further,
+        "sampled": totals.sampled,
+        "sampled_flagged": totals.sampled_flagged,
+        "not_shown": missed[0] if missed else None,
+        "missed": [round(missed[0] * bound, 2) for bound in _bounds(missed[1])] if missed else None,
+    }
+
+
+def _bounds(share: Interval) -> tuple[float, float, float]:
+    return share.share, share.low, share.high
+
+
+def _tell_analysis(analysis: Mapping[str, object], totals: Totals) -> None:
+    if analysis["model"] is None:
+        result(f"analysis: {analysis['mode']}, the embedded default alone")
+        return
+    result(f"analysis: {analysis['mode']}; {analysis['model']} {analysis['precision']} on {analysis['device']}")
+    if not analysis["calibrated"]:
+        result("    NOT CALIBRATED: what CLIP finds informs and decides nothing; `fediwarden calibrate`")
+    if totals.seen:
+        shown = totals.further + totals.sampled
+        result(
+            f"    CLIP was shown {shown:,} of {totals.seen:,} seen objects ({shown / totals.seen:.1%}): "
+            f"{totals.further:,} for what was found in them, {totals.sampled:,} at random"
+        )
+    if (missed := _missed(totals)) is not None:
+        rest, share = missed
+        result(
+            f"    what the cascade misses: {totals.sampled_flagged:,} of {totals.sampled:,} at random are suspected, so of the "
+            f"{rest:,} not shown about {rest * share.share:,.0f} would be ({rest * share.low:,.0f} to {rest * share.high:,.0f}, "
+            "19 times in 20)" + ("" if analysis["calibrated"] else "; says nothing while CLIP decides nothing")
+        )
 
 
 def list_objects(
@@ -193,7 +258,7 @@ def explain(
     result(f"{plain(entry.ref.key)} in {plain(entry.ref.store)}")
     result(f"  sha256   {entry.sha256 or 'not known: it was never read'}")
     if look is not None:
-        _explain_look(look, entry)
+        _explain_look(look, entry, app.calibrated_versions)
     if entry.decision is not None:
         made = entry.decision
         said = "nothing, because it could not be seen" if made.step is Step.NONE else made.step.value
@@ -208,7 +273,7 @@ def explain(
     return Exit.OK
 
 
-def _explain_look(look: Look, entry: Entry) -> None:
+def _explain_look(look: Look, entry: Entry, calibrated: frozenset[str]) -> None:
     if look.kind is not None:
         kind = look.kind
         frames = f", {kind.sampled} of {kind.frames or 'unknown'} frames looked at" if kind.frames != 1 else ""
@@ -219,7 +284,8 @@ def _explain_look(look: Look, entry: Entry) -> None:
     if look.problem:
         result(f"  problem  {plain(look.problem)}")
     for found in sorted(look.findings, key=lambda found: (found.concept, -found.score)):
-        result(f"  found    {_finding(found)}")
+        informs = " (not calibrated: informs only)" if found.analyser == "clip" and found.version not in calibrated else ""
+        result(f"  found    {_finding(found)}{informs}")
     for note in look.notes:
         result(
             f"  inside   {plain(note.what)} at {plain(note.where)}, {size(note.size)}{f': {plain(note.detail)}' if note.detail else ''}"

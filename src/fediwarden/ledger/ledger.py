@@ -466,6 +466,7 @@ class Ledger:
             owed = {bool(row.drill): int(row.number) for row in connection.execute(queries()["totals_owed"])}
             hidden = int(connection.execute(queries()["totals_hidden"]).scalar_one())
             items = int(connection.execute(queries()["totals_items"]).scalar_one())
+            asked = connection.execute(queries()["totals_further"], {"engine": engine}).all()
         lacking: defaultdict[str, int] = defaultdict(int)
         steps: defaultdict[str, int] = defaultdict(int)
         objects = gone = 0
@@ -491,6 +492,10 @@ class Ledger:
             owed_drill=owed.get(True, 0),
             hidden=hidden,
             gone=gone,
+            seen=scanned + lacking.get("partly", 0),
+            further=sum(row.number for row in asked if row.found),
+            sampled=sum(row.number for row in asked if not row.found),
+            sampled_flagged=sum(row.number for row in asked if not row.found and row.flagged),
         )
 
     def verify(self) -> list[str]:

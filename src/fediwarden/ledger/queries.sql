@@ -288,6 +288,17 @@ WHERE d.act = 'hide' AND d.state IN ('done', 'moved')
 -- How many different contents the objects hold, or held when they were last there.
 SELECT COUNT(*) FROM (SELECT sha256 FROM objects WHERE sha256 IS NOT NULL GROUP BY sha256) AS items;
 
+-- name: totals_further
+-- Present objects that the dear analyser was asked about by this engine: by what was found, or by the random sample alone.
+SELECT w.found AS found, CASE WHEN o.step = 'quarantine' THEN 1 ELSE 0 END AS flagged, COUNT(*) AS number
+FROM (
+    SELECT f.look, MAX(CASE f.concept WHEN 'further' THEN 1 ELSE 0 END) AS found
+    FROM findings f WHERE f.concept IN ('further', 'sampled') GROUP BY f.look
+) w
+JOIN objects o ON o.look = w.look
+WHERE o.gone_at IS NULL AND o.engine = :engine
+GROUP BY 1, 2;
+
 -- name: chain
 -- The record of deeds, link by link.
 SELECT * FROM deeds WHERE seq > :after ORDER BY seq LIMIT :limit;

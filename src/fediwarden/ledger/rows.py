@@ -106,6 +106,10 @@ class Totals:
     owed_drill: int = 0
     hidden: int = 0  # could be restored
     gone: int = 0
+    seen: int = 0  # by this engine version, wholly or partly
+    further: int = 0  # of these: what the dear analyser was asked about because of what was found in it
+    sampled: int = 0  # and what it was asked about only because it is in the random sample
+    sampled_flagged: int = 0  # those of the sample whose current decision is quarantine
 
 
 def encoded(key: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from fediwarden.analysers.cascade import ASKED, SAMPLED
 from fediwarden.errors import FediwardenError
 from fediwarden.model import (
     Decision,
@@ -26,6 +27,7 @@ class Tally:
     flagged: int = 0
     review: int = 0
     passed: int = 0
+    further: int = 0  # seen, and the dear analyser was asked about them
     bytes: int = 0
     expected: int = 0  # objects the store is known to hold; 0 while nobody has counted
     stores_down: dict[StoreName, FediwardenError] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Tally:
             case Standing.SEEN:
                 self.seen += 1
                 self.partly += look.partly
+                self.further += any(found.concept in (ASKED, SAMPLED) for found in look.findings)
             case Standing.BROKEN:
                 self.broken += 1
             case Standing.GONE:
