@@ -78,6 +78,8 @@ class OnnxSession:
         not installed, does not accept the model, or cannot use the device.
         """
         onnxruntime = runtime()
+        if PROVIDERS[device] not in onnxruntime.get_available_providers():
+            raise _no_device(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -91,10 +93,7 @@ class OnnxSession:
         except Exception as error:  # the runtime's own errors have no root of their own
             raise Misconfigured(f"the runtime does not accept the model {name}: {_first_line(error)}") from error
         if self.device != device:  # it falls back by itself, and only says so on a stream of its own
-            raise Misconfigured(
-                f"the runtime cannot compute on {device} here",
-                hint='check the driver and the installed runtime (`fediwarden doctor`), or set [analysis] device = "cpu"',
-            )
+            raise _no_device(device)
         self._input: str = self._session.get_inputs()[0].name
         self._output: str = self._session.get_outputs()[0].name
 
@@ -255,6 +254,13 @@ def open_session(model: bytes, *, name: str, device: str = CPU, threads: int = 1
         return alone, alone
     steady = Steady(session, name=name, device=device, fallback=lambda: OnnxSession(model, name=name, threads=threads))
     return Batched(steady, most), steady
+
+
+def _no_device(device: str) -> Misconfigured:
+    return Misconfigured(
+        f"the runtime cannot compute on {device} here",
+        hint='check the driver and the installed runtime (`fediwarden doctor`), or set [analysis] device = "cpu"',
+    )
 
 
 def _first_line(error: Exception) -> str:
