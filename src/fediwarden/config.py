@@ -124,6 +124,14 @@ class LedgerSettings(_Section):
     url: str = Field("ledger.sqlite3", description="The ledger's file; relative to this file's folder.")
 
 
+class ModelsSettings(_Section):
+    """Where `models pull` fetches image-text models; scans fetch nothing."""
+
+    hub: str = Field("https://huggingface.co", description="The model hub, or a mirror of it; HTTPS only.")
+    proxy: str = Field("", description="A proxy for the hub, such as http://proxy:3128; empty takes HTTPS_PROXY of the environment.")
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(30, description="Seconds to wait for the next byte.")
+
+
 class LogSettings(_Section):
     """One event line per object."""
 
@@ -180,6 +188,7 @@ class Settings(_Section):
     acting: ActingSettings = ActingSettings()
     vault: VaultSettings = VaultSettings()
     ledger: LedgerSettings = LedgerSettings()
+    models: ModelsSettings = ModelsSettings()
     log: LogSettings = LogSettings()
     stores: dict[str, StoreEntry] = Field(default_factory=dict, description="The stores to look at, each under a short name.")
 
@@ -220,6 +229,11 @@ class Configuration:
     def calibration(self) -> Path:
         """The folder of what `calibrate` learned, one file for each version of an analyser."""
         return self.home / "calibration"
+
+    @property
+    def catalogue(self) -> Path:
+        """The operator's own list of image-text models; an entry here stands over the shipped one of its name."""
+        return self.home / "catalogue.toml"
 
     @property
     def profiles(self) -> Path:
