@@ -40,13 +40,13 @@ def writing(models_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(models_dir: Path, waiting: Callable[[], None] = lambda: None, name: str = ".lock") -> Iterator[None]:
+def locked(models_dir: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the folder against another process that changes it; the kernel lets go of the lock whatever happens to us.
 
     `waiting` is called once, before it waits for another process. Raises: OSError.
     """
     models_dir.mkdir(parents=True, exist_ok=True)
-    lock = os.open(models_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    lock = os.open(models_dir / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,6 +56,35 @@ def locked(models_dir: Path, waiting: Callable[[], None] = lambda: None, name: s
         yield
     finally:
         os.close(lock)
+
+
+@contextmanager
+def held(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a folder that is made for it, and that whoever holds it may remove; then the next one makes it again.
+
+    `waiting` is called once, before it waits for another process. Raises: OSError.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # removed just now
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                same = os.path.samestat(os.fstat(handle), folder.stat())
+            except FileNotFoundError:
+                same = False
+            if same:
+                yield
+                return
+        finally:
+            os.close(handle)
 
 
 @contextmanager

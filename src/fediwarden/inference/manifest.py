@@ -166,7 +166,7 @@ def parsed(table: Mapping[str, Any], name: str) -> Manifest:
     _, measures, licence, size, precision = words
     given = table["origin"]
     origin = HubOrigin(**given) if "repository" in given else Origin(**given)
-    image_text = _image_text(table["image_text"]) if "image_text" in table else None
+    image_text = image_text_of(table["image_text"]) if "image_text" in table else None
     return Manifest(name, measures, licence, size, precision, origin, kept, image_text)
 
 
@@ -187,7 +187,8 @@ def _file(row: Mapping[str, Any]) -> ModelFile:
     return file
 
 
-def _image_text(row: Mapping[str, Any]) -> ImageText:
+def image_text_of(row: Mapping[str, Any]) -> ImageText:
+    """What is special to an image-text model, out of a table. Raises: KeyError, TypeError, ValueError."""
     image = row["image"]
     (r, g, b), (dr, dg, db) = (tuple(float(value) for value in image[key]) for key in ("mean", "deviation"))
     numbers = ImageText(
@@ -240,4 +241,5 @@ def _lines(manifest: Manifest) -> Iterator[str]:
 
 
 def _row(key: str, value: object) -> str:
-    return f"{key} = {json.dumps(value)}"  # a JSON value of plain text and numbers is a TOML one
+    text = json.dumps(value, ensure_ascii=False)  # a JSON value of plain text and numbers is a TOML one
+    return f"{key} = {text}".replace("\x7f", "\\u007f")

@@ -108,16 +108,28 @@ def verify(models_dir: Path) -> tuple[Check, ...]:
     return tuple(found)
 
 
+def state(models_dir: Path, manifest: Manifest, file: ModelFile) -> FileState:
+    """What became of one file of a model; it is read a block at a time, however large it is."""
+    return _state(models_dir / manifest.name, file)
+
+
 def load(models_dir: Path, name: str) -> Model:
     """Read a model, hashing the bytes that are returned. Raises: Misconfigured when it is missing or altered in any bit."""
+    manifest = manifest_of(models_dir, name)
+    return Model(manifest, {file.name: read_file(models_dir, manifest, file) for file in manifest.files})
+
+
+def manifest_of(models_dir: Path, name: str) -> Manifest:
+    """The manifest of a model. Raises: Misconfigured when it is not there, or is not the one this release pins."""
     folder = models_dir / name
-    if not _is_there(folder / MANIFEST):
-        raise Misconfigured(f"the model {name} is not installed in {models_dir}", hint=INSTALL_HINT)
-    manifest = manifests.read(folder)
     pin = next((pin for pin in _pins() if pin.manifest.name == name), None)
+    hint = pull_hint(name) if pin is None else INSTALL_HINT
+    if not PLAIN_NAME.fullmatch(name) or not _is_there(folder / MANIFEST):
+        raise Misconfigured(f"the model {name} is not installed in {models_dir}", hint=hint)
+    manifest = manifests.read(folder, hint)
     if pin is not None and not _as_pinned(manifest, pin):
         raise Misconfigured(f"the model {name} is not the one this release pins", hint=INSTALL_HINT)
-    return Model(manifest, {file.name: _read_checked(folder, file) for file in manifest.files})
+    return manifest
 
 
 def image_text(models_dir: Path) -> tuple[Manifest, ...]:
@@ -127,7 +139,7 @@ def image_text(models_dir: Path) -> tuple[Manifest, ...]:
 
 def read_file(models_dir: Path, manifest: Manifest, file: ModelFile) -> bytes:
     """The bytes of one file of a model, the very ones that were hashed. Raises: Misconfigured when missing or altered."""
-    return _read_checked(models_dir / manifest.name, file, hint_for(manifest))
+    return _read_checked(models_dir / manifest.name, file, hint_for(manifest, file))
 
 
 def weigh(path: Path, role: Role, *, name: str = "", precision: str = "", concepts: str = "") -> ModelFile:
@@ -151,10 +163,7 @@ def replace_files(
     """
     added = add or {}
     with folders.writing(models_dir), folders.locked(models_dir), folders.staging(models_dir) as staging:
-        place = models_dir / name
-        if not _is_there(place / MANIFEST):
-            raise Misconfigured(f"the model {name} is not installed in {models_dir}", hint=pull_hint(name))
-        before = manifests.read(place, pull_hint(name))
+        place, before = models_dir / name, manifest_of(models_dir, name)
         after = change(before)
         built = staging / name
         built.mkdir()
@@ -184,7 +193,7 @@ def _add(source: Path, target: Path, file: ModelFile, models_dir: Path) -> None:
 
 def pull_hint(name: str) -> str:
     """What to do about an image-text model that is missing or altered."""
-    return f"run `fediwarden models pull {name}`, or `fediwarden models import {name} FOLDER` without a network"
+    return f"run `fediwarden models pull {name}`, or `fediwarden models import FOLDER --name {name}` without a network"
 
 
 def build_hint(name: str) -> str:
@@ -192,9 +201,11 @@ def build_hint(name: str) -> str:
     return f"run `fediwarden models build {name}`"
 
 
-def hint_for(manifest: Manifest) -> str:
+def hint_for(manifest: Manifest, file: ModelFile) -> str:
     """What to do about a missing or altered file of this model."""
-    return INSTALL_HINT if manifest.image_text is None else pull_hint(manifest.name)
+    if manifest.image_text is None:
+        return INSTALL_HINT
+    return build_hint(manifest.name) if file.role in (Role.IMAGE, Role.TEXT) else pull_hint(manifest.name)
 
 
 def load_landmarks(models_dir: Path, name: str) -> Landmarks:
@@ -332,13 +343,15 @@ def _is_there(path: Path) -> bool:
 
 
 def _state(folder: Path, file: ModelFile) -> FileState:
-    if not _is_there(folder / file.name):
+    path = folder / file.name
+    if not _is_there(path):
         return FileState.MISSING
     try:
-        _read_checked(folder, file)
-    except Misconfigured:
-        return FileState.ALTERED
-    return FileState.OK
+        if path.stat().st_size == file.size and folders.digest_of(path) == (file.sha256, file.size):
+            return FileState.OK
+    except OSError:
+        pass  # a disk that cannot read it back, or a file that this user may not read
+    return FileState.ALTERED
 
 
 def _read_checked(folder: Path, file: ModelFile, hint: str = INSTALL_HINT) -> bytes:
