@@ -8,24 +8,34 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from PIL import Image
 from tests.support.analysers import Brightness
+from tests.support.clip_models import make_clip_model
 from tests.support.models import loaded_bundled
 from tests.support.pictures import drawn_face, frame_of, gradient, noise, shapes
 
+from fediwarden.analysers.clip import Clip
 from fediwarden.analysers.drill import Drill, DrillKey, make_marker
+from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
-from fediwarden.model import Finding, Frame
+from fediwarden.inference.towers import Choice
+from fediwarden.model import ConceptGroup, Concepts, Finding, Frame
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 KEY = DrillKey(b"k" * 32)
+CONCEPTS = Concepts((ConceptGroup("one", ("a", "b")), ConceptGroup("two", ("c",))), ("d",), ("{}",))
 
 
-@pytest.fixture(params=["bundled", "drill", "brightness"])
-def analyser(request: pytest.FixtureRequest) -> Analyser:
+@pytest.fixture(params=["bundled", "drill", "brightness", "flat", "clip"])
+def analyser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Analyser:
     match request.param:
         case "bundled":
             return loaded_bundled()
         case "drill":
             return Drill(KEY, lambda: NOW)
+        case "flat":
+            return Flat()
+        case "clip":
+            folder = tmp_path_factory.mktemp("clip")
+            return Clip.load(folder, Choice(make_clip_model(folder, CONCEPTS), "fp32", "cpu", forced=False), CONCEPTS)
         case _:
             return Brightness()
 

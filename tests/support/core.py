@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from tests.support.analysers import Brightness
 
+from fediwarden.analysers.cascade import Cascade
 from fediwarden.analysers.interface import Analyser
 from fediwarden.ledger import Entry, Ledger
 from fediwarden.media import Report
@@ -130,10 +131,11 @@ class Core:
     policy: Policy = field(default_factory=lambda: parse(POLICY, "a test"))
     clock: Clock = field(default_factory=Clock)
     engine: str = "1"
+    cascade: Cascade | None = None
 
     @property
     def looker(self) -> Looker:
-        return Looker(self.opener, self.analysers, EngineVersion(self.engine), self.clock)
+        return Looker(self.opener, self.analysers, EngineVersion(self.engine), self.clock, self.cascade)
 
     def begun(self, command: str = "scan") -> RunId:
         return self.ledger.begin(command, {}, self.clock())
