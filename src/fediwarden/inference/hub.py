@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _REDIRECTS = 5
-_BLOCK = 1 << 18  # bytes
 _ENOUGH = 1 << 20  # bytes; a try that brought this much was no failed one
 _TRIES = 4  # without progress
 _MOST_TRIES = 500  # in all
@@ -168,8 +167,8 @@ class Hub:
 
     def _onward(self, url: str, location: str) -> str:
         """Where a redirect leads; only HTTPS, or this machine where the hub is on it."""
-        onward = urljoin(url, location)
         try:
+            onward = urljoin(url, location)
             parts = urlsplit(onward)
             here = _loopback(parts.hostname) and _loopback(urlsplit(self.address).hostname)
         except ValueError as error:
@@ -202,7 +201,7 @@ class Hub:
     def _words(self, client: "httpx2.Client", url: str, repository: str) -> bytes:
         with self._get(client, url, f"model {repository}", {}) as answer:
             text = b""
-            for block in answer.response.iter_raw(_BLOCK):
+            for block in answer.response.iter_raw():
                 text += block
                 if len(text) > _LARGEST_ANSWER:
                     raise Refused(f"{self.host} does not answer as a model hub does", hint="check models.hub")
@@ -312,7 +311,7 @@ class _Transfer:
         with self._part.open("r+b" if self._part.exists() else "xb") as out:
             out.truncate(start)
             out.seek(start)
-            for block in answer.response.iter_raw(_BLOCK):
+            for block in answer.response.iter_raw():
                 done += len(block)
                 if done > limit:
                     break

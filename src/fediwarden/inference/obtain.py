@@ -353,7 +353,9 @@ def _foreign(given: Path) -> Manifest:
     if not PLAIN_NAME.fullmatch(manifest.name) or manifest.name in registry.bundled():
         raise Misconfigured(f"{given} holds a model called {manifest.name!r}, which no imported model can be")
     if not isinstance(manifest.origin, HubOrigin) or manifest.image_text is None:
-        raise Misconfigured(f"{given} does not hold an image-text model", hint="`fediwarden models install` installs the bundled ones")
+        raise Misconfigured(
+            f"{given} does not hold an image-text model", hint="`fediwarden models install` installs the bundled ones"
+        )
     return manifest
 
 

@@ -10,7 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
 from importlib.resources import files
@@ -36,11 +36,12 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The state of one file, or of a whole model (`file` is then its manifest)."""
+    """The state of one file, or of a whole model (`file` is then its manifest), and what to do where it is not in order."""
 
     model: str
     file: str
     state: FileState
+    hint: str = field(default=INSTALL_HINT, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -324,15 +325,16 @@ def _names(models_dir: Path) -> list[str]:
 
 def _check(models_dir: Path, pin: _Pin | None, name: str = "") -> list[Check]:
     folder = models_dir / (name or (pin.manifest.name if pin else ""))
+    hint = pull_hint(folder.name) if pin is None else INSTALL_HINT
     if not _is_there(folder / MANIFEST):
-        return [Check(folder.name, MANIFEST, FileState.MISSING)]
+        return [Check(folder.name, MANIFEST, FileState.MISSING, hint)]
     try:
         manifest = manifests.read(folder)
     except Misconfigured:
-        return [Check(folder.name, MANIFEST, FileState.ALTERED)]
+        return [Check(folder.name, MANIFEST, FileState.ALTERED, hint)]
     if pin is not None and not _as_pinned(manifest, pin):
-        return [Check(folder.name, MANIFEST, FileState.ALTERED)]
-    return [Check(folder.name, file.name, _state(folder, file)) for file in manifest.files]
+        return [Check(folder.name, MANIFEST, FileState.ALTERED, hint)]
+    return [Check(folder.name, file.name, _state(folder, file), hint_for(manifest, file)) for file in manifest.files]
 
 
 def _is_there(path: Path) -> bool:
