@@ -262,12 +262,12 @@ class _Transfer:
             if answer.linked and wanted.sha256 and answer.linked != wanted.sha256:
                 self._forget()
                 raise self._other("the hub names other bytes than the pinned ones")
-            total = self._total(answer, start)
+            total = self._total(answer, start, _number(remembered["size"]))
             if answer.response.status_code == 200:
                 start = 0
             self._room(total - start)
             etag = answer.response.headers.get("ETag", "")
-            self._remember(etag if etag.startswith('"') else "", answer.linked, bool(promise))
+            self._remember(etag if etag.startswith('"') else "", answer.linked, bool(promise), total)
             if answer.response.status_code != 416:
                 self._receive(answer, start, total)
         sha256, size = folder.digest_of(self._part)
@@ -278,7 +278,7 @@ class _Transfer:
             raise self._other("its SHA-256 is not the pinned one" if wanted.sha256 else "its SHA-256 is not what the hub names")
         return Fetched(sha256, size, bool(promise))
 
-    def _total(self, answer: _Answer, start: int) -> int:
+    def _total(self, answer: _Answer, start: int, before: int) -> int:
         """The length of the whole file, 0 where nobody says one. Raises: _Again, Misconfigured, Refused."""
         response, wanted = answer.response, self._wanted
         if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -296,7 +296,8 @@ class _Transfer:
             if length != start:
                 self._forget()
                 raise _Again("the hub's file is shorter than what is here of it")
-        told = {number for number in (length, answer.size, wanted.size) if number}
+        earlier = before if response.status_code != 200 else 0  # another length is no lie where it is another answer
+        told = {number for number in (length, answer.size, wanted.size, earlier) if number}
         if len(told) > 1:
             self._forget()
             raise self._other(f"it is {max(told):,} bytes long by one account and {min(told):,} by another")
@@ -335,19 +336,19 @@ class _Transfer:
         """What is known of the part that is there; a part that nothing is known of is thrown away."""
         try:
             said = json.loads(self._about.read_text(encoding="utf-8"))
-            kept = {key: str(said[key]) for key in ("of", "etag", "linked", "promised")}
+            kept = {key: str(said[key]) for key in ("of", "etag", "linked", "promised", "size")}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             kept = {"of": ""}
         if kept["of"] != self._identity() or not (kept["etag"] or kept["promised"]):
             self._forget()
-            return {"of": self._identity(), "etag": "", "linked": "", "promised": ""}
+            return {"of": self._identity(), "etag": "", "linked": "", "promised": "", "size": ""}
         return kept
 
     def _identity(self) -> str:
         return f"{self._hub.address} {self._wanted.repository} {self._wanted.revision} {self._wanted.file}"
 
-    def _remember(self, etag: str, linked: str, promised: bool) -> None:
-        said = {"of": self._identity(), "etag": etag, "linked": linked, "promised": "yes" if promised else ""}
+    def _remember(self, etag: str, linked: str, promised: bool, total: int) -> None:
+        said = {"of": self._identity(), "etag": etag, "linked": linked, "promised": "yes" if promised else "", "size": total}
         self._about.write_text(json.dumps(said), encoding="utf-8")
 
     def _forget(self) -> None:
