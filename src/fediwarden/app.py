@@ -196,9 +196,14 @@ class App:
         return frozenset(points.version for points in calibration.points(self.configuration.calibration))
 
     @cached_property
+    def embedded(self) -> Sequence[Analyser]:
+        """The embedded default and the drill. Raises: Misconfigured when a model is missing or altered."""
+        return (Bundled(self.configuration.models, threads=1), Drill(self.drill_key, self.clock))
+
+    @cached_property
     def analysers(self) -> Sequence[Analyser]:
         """Every analyser that sees everything. Raises: Misconfigured when a model is missing or altered."""
-        always: list[Analyser] = [Bundled(self.configuration.models, threads=1), Drill(self.drill_key, self.clock)]
+        always = self.embedded
         return [*always, Flat()] if self.mode == "balanced" else always
 
     @cached_property
@@ -213,6 +218,10 @@ class App:
     def looker(self) -> Looker:
         """The cage and the analysers as one. The cage must be started (see `looking`)."""
         return Looker(self.cage, self.analysers, self.engine, self.clock, self.cascade)
+
+    def looker_of(self, analysers: Sequence[Analyser]) -> Looker:
+        """The cage with other analysers, for measuring: what it finds belongs to no engine version."""
+        return Looker(self.cage, analysers, EngineVersion(""), self.clock)
 
     @contextmanager
     def looking(self) -> Iterator[Looker]:

@@ -5,15 +5,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 import typer
 
 from fediwarden import config
+from fediwarden.analysers.clip import Clip
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, build
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
 from fediwarden.errors import CannotWrite, Exit, FediwardenError, Misconfigured
 from fediwarden.inference.registry import FileState, verify
+from fediwarden.inference.sessions import devices
 from fediwarden.vault import identities_here
 
 
@@ -138,6 +141,7 @@ def _examine(app: App) -> Iterator[Finding]:
             f"pip install 'fediwarden[{extra}]'",
             vital=extra == "cpu",
         )
+    yield from _analysis(app)
     try:
         layers = app.layers()
     finally:
@@ -167,6 +171,63 @@ def _examine(app: App) -> Iterator[Finding]:
             yield Finding(f"store {name}", True, app.settings.stores[name].url)
         except FediwardenError as error:
             yield Finding(f"store {name}", False, str(error), error.hint)
+
+
+def _analysis(app: App) -> Iterator[Finding]:
+    """What looks at pictures, where it computes, whether it may decide, and what would suit this machine better."""
+    try:
+        there = devices()
+        yield Finding("devices", True, f"ONNX Runtime can compute on {', '.join(there)}")
+    except FediwardenError:
+        return  # said above
+    gpu = "cuda" in there
+    try:
+        clip = app.clip
+    except FediwardenError as error:
+        yield Finding("analysis", False, str(error), error.hint)
+        return
+    if clip is None:
+        suits = "clip-vit-l-14" if gpu or _multiplies_bytes() else "clip-vit-b-32"
+        yield Finding(
+            "analysis",
+            False,
+            "the embedded default alone: blind to drawings and to pictures without a visible face",
+            f"fediwarden models pull {suits}, models build {suits}, calibrate (docs/choosing-a-model.md)",
+            vital=False,
+        )
+        return
+    yield Finding("analysis", True, f"{app.mode}; {clip.model} {clip.precision} on {clip.device}")
+    yield Finding(
+        "calibration",
+        app.calibrated,
+        "CLIP may decide, at the operating points of your own media"
+        if app.calibrated
+        else "none: CLIP informs, it decides nothing",
+        "fediwarden calibrate",
+        vital=False,
+    )
+    if advice := _advice(clip, gpu=gpu):
+        yield Finding("speed", False, *advice, vital=False)
+
+
+def _advice(clip: Clip, *, gpu: bool) -> tuple[str, str] | None:
+    """What is slower than it need be, and what to do about it."""
+    if clip.device == "cpu" and gpu:
+        return "there is a CUDA GPU, and CLIP computes on the processor", 'leave [analysis] device empty, or set it to "cuda"'
+    if clip.device == "cpu" and clip.precision != "int8":
+        return f"{clip.precision} on a processor is slower than int8", f"fediwarden models build {clip.model} --precision int8"
+    if clip.device == "cuda" and clip.precision != "fp16":
+        return f"{clip.precision} on a GPU is slower than fp16", f"fediwarden models build {clip.model} --precision fp16"
+    return None
+
+
+def _multiplies_bytes() -> bool:
+    """Whether this processor has instructions for eight-bit products (VNNI, dot product), which make int8 models fast."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
+    except OSError:
+        return False
+    return not words.isdisjoint({"avx512_vnni", "avx_vnni", "asimddp"})
 
 
 def _vault(app: App) -> Iterator[Finding]:
