@@ -4,9 +4,11 @@ The runtime is imported with the first session and not before, and its telemetry
 """
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,6 +82,9 @@ class OnnxSession:
         onnxruntime = runtime()
         if PROVIDERS[device] not in onnxruntime.get_available_providers():
             raise _no_device(device)
+        if device in ("cuda", "tensorrt"):  # the libraries that pip installed beside the runtime; it talks on stdout
+            with redirect_stdout(sys.stderr):
+                onnxruntime.preload_dlls()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
