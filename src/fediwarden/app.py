@@ -20,19 +20,21 @@ import structlog
 
 from fediwarden import calibration, config
 from fediwarden.actions import Hold, Warden
+from fediwarden.analysers import cascade as cascades
 from fediwarden.analysers.bundled import Bundled
 from fediwarden.analysers.cascade import Cascade
-from fediwarden.analysers.clip import Clip
+from fediwarden.analysers.clip import Clip, version_of
 from fediwarden.analysers.drill import Drill, DrillKey
 from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
 from fediwarden.config import Configuration, Profile, StoreEntry
 from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured
 from fediwarden.inference import registry, towers
+from fediwarden.inference.sessions import CPU
 from fediwarden.inference.towers import Choice
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
-from fediwarden.model import EngineVersion, RunId, StoreName
+from fediwarden.model import Concepts, EngineVersion, RunId, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan
 from fediwarden.policy import Policy, parse
 from fediwarden.stores.interface import Reader
@@ -160,35 +162,52 @@ class App:
         installed = registry.image_text(self.configuration.models)
         return towers.choose(installed, chosen.model, chosen.precision, chosen.device)
 
+    @property
+    def concepts(self) -> Concepts:
+        """What an image-text model compares pictures with. Raises: Misconfigured where the policy says nothing of it."""
+        if self.policy.concepts is None:
+            raise Misconfigured(
+                "the policy has no [concepts], which an image-text model needs",
+                hint='copy the section from the default policy, or set [analysis] mode = "fast"',
+            )
+        return self.policy.concepts
+
     @cached_property
     def clip(self) -> Clip | None:
         """The image-text analyser, None in the mode "fast". Raises: Misconfigured when a part of it is missing or altered."""
         if self.clip_choice is None:
             return None
-        if self.policy.concepts is None:
-            raise Misconfigured(
-                f"the policy has no [concepts], and the mode {self.mode!r} needs them",
-                hint='copy the section from the default policy, or set [analysis] mode = "fast"',
-            )
-        return Clip.load(self.configuration.models, self.clip_choice, self.policy.concepts)
+        return Clip.load(self.configuration.models, self.clip_choice, self.concepts)
+
+    @cached_property
+    def clip_version(self) -> str:
+        """The version of the image-text analyser, "" in the mode "fast"; on the processor its tower is not loaded for it.
+
+        Raises: Misconfigured as `clip`.
+        """
+        choice = self.clip_choice
+        if choice is None:
+            return ""
+        if choice.device != CPU and self.clip is not None:
+            return self.clip.version
+        vectors = towers.text_vectors(self.configuration.models, choice.manifest, self.concepts)
+        return version_of(choice.manifest, choice.file, vectors, self.concepts)
 
     @cached_property
     def cascade(self) -> Cascade | None:
         """Who is shown to CLIP; None in the mode "fast". Raises: Misconfigured."""
-        if self.clip is None:
-            return None
-        return self.cascade_of(self.clip, thorough=self.mode == "thorough")
+        return None if self.clip is None else self.cascade_of(self.clip, thorough=self.mode == "thorough")
 
     def cascade_of(self, dear: Analyser, *, thorough: bool) -> Cascade:
         """The cascade as the policy has it, or one that shows everything."""
-        asks = None if thorough else self.policy.asks_further
         secret = hmac.digest(self.drill_key.secret, b"fediwarden sample", "sha256")
+        asks = None if thorough else self.policy.asks_further
         return Cascade(dear, asks, self.policy.further_digest, self.settings.analysis.sample, secret)
 
-    @cached_property
+    @property
     def calibrated(self) -> bool:
         """Whether operating points are known for the CLIP that is in use; without, it informs and never decides."""
-        return self.clip is not None and self.clip.version in self.calibrated_versions
+        return self.clip_version in self.calibrated_versions
 
     @property
     def calibrated_versions(self) -> frozenset[str]:
@@ -210,8 +229,11 @@ class App:
     def engine(self) -> EngineVersion:
         """Digest of everything that decides what a look can see: models, preprocessing, views, decoder settings."""
         parts = [self.cage.version, *(f"{analyser.name}={analyser.version}" for analyser in self.analysers if analyser.version)]
-        if self.cascade is not None:
-            parts.append(f"cascade={self.cascade.version}")
+        if self.clip_version:
+            asked = cascades.version(
+                self.clip_version, "" if self.mode == "thorough" else self.policy.further_digest, self.settings.analysis.sample
+            )
+            parts.append(f"cascade={asked}")
         return EngineVersion(sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16])
 
     @cached_property

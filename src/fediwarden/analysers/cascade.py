@@ -18,6 +18,11 @@ NAME = "cascade"
 _VERSION = "1"
 
 
+def version(dear: str, rule: str, sample: float) -> str:
+    """The dear analyser's version, and what decides which frames it is shown; without a rule it is shown everything."""
+    return f"{dear} {f'{rule} {sample:g}' if rule else 'everything'} {_VERSION}"
+
+
 @dataclass(frozen=True, slots=True)
 class Cascade:
     """The dear analyser, and who is shown to it.
@@ -33,8 +38,8 @@ class Cascade:
 
     @property
     def version(self) -> str:
-        """What decides which frames the dear analyser sees, and its own version."""
-        return f"{self.dear.version} {self.rule if self.asks else 'everything'} {self.sample:g} {_VERSION}"
+        """See `version`."""
+        return version(self.dear.version, self.rule if self.asks else "", self.sample)
 
     def sampled(self, sha256: Sha256) -> bool:
         """Whether the object with these bytes belongs to the sample."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.manifest import ImageInput
+from fediwarden.inference.manifest import ImageInput, Manifest, ModelFile
 from fediwarden.inference.towers import Choice, Tower, text_vectors
 from fediwarden.model import Concepts, Finding, Frame
 
@@ -38,17 +38,7 @@ class Clip:
         self._concepts = concepts
         self._scale = special.scale
         self._image = special.image
-        facts = [
-            tower.file.sha256,
-            tower.precision,
-            sha256(np.ascontiguousarray(vectors, "<f4").tobytes()).hexdigest(),
-            concepts.digest,
-            repr(special.image),
-            repr(special.scale),
-            PREPROCESSING,
-            *([tower.device] if tower.drifts else ()),
-        ]
-        self._version = sha256("\n".join(facts).encode()).hexdigest()[:16]
+        self._version = version_of(tower.manifest, tower.file, vectors, concepts, tower.device if tower.drifts else "")
 
     @classmethod
     def load(cls, models_dir: Path, choice: Choice, concepts: Concepts, *, threads: int = 1) -> Self:
@@ -117,6 +107,20 @@ class Clip:
                 Finding(group.name, float(mine.max()), "clip", self._version, frame.index, frame.source, measures=measures)
             )
         return found
+
+
+def version_of(manifest: Manifest, tower: ModelFile, vectors: NDArray[np.float32], concepts: Concepts, device: str = "") -> str:
+    """The version of what a tower and texts find together, without loading the tower; `device` only where scores drift on it."""
+    facts = [
+        tower.sha256,
+        tower.precision,
+        sha256(np.ascontiguousarray(vectors, "<f4").tobytes()).hexdigest(),
+        concepts.digest,
+        repr(manifest.image_text and (manifest.image_text.image, manifest.image_text.scale)),
+        PREPROCESSING,
+        *([device] if device else ()),
+    ]
+    return sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
 def prepared(frame: Frame, image: ImageInput) -> NDArray[np.float32]:

@@ -110,13 +110,13 @@ def status(json: bool = JSON) -> int:
 
 def _analysis(app: App) -> dict[str, object]:
     """How pictures are looked at, for programs."""
-    clip = app.clip
+    choice = app.clip_choice
     return {
         "mode": app.mode,
-        "model": clip.model if clip else None,
-        "precision": clip.precision if clip else None,
-        "device": clip.device if clip else "cpu",
-        "calibrated": app.calibrated if clip else None,
+        "model": choice.manifest.name if choice else None,
+        "precision": choice.precision if choice else None,
+        "device": choice.device if choice else "cpu",
+        "calibrated": app.calibrated if choice else None,
     }
 
 

@@ -32,6 +32,14 @@ class Choice:
     device: str
     forced: bool  # by a setting: then it is not exchanged for another when it does not work
 
+    @property
+    def file(self) -> ModelFile:
+        """The image tower's file. Raises: Misconfigured."""
+        file = self.manifest.only(Role.IMAGE, precision=self.precision)
+        if file is None:
+            raise Misconfigured(f"{self.manifest.name} is not built in {self.precision}", hint="fediwarden models build")
+        return file
+
 
 def choose(
     installed: Sequence[Manifest], model: str = "", precision: str = "", device: str = "", there: Sequence[str] | None = None
@@ -76,11 +84,8 @@ class Tower:
         """
         self.manifest = choice.manifest
         self.precision = choice.precision
-        file = choice.manifest.only(Role.IMAGE, precision=choice.precision)
-        if file is None:
-            raise Misconfigured(f"{choice.manifest.name} is not built in {choice.precision}", hint="fediwarden models build")
-        self.file: ModelFile = file
-        data = registry.read_file(models_dir, choice.manifest, file)
+        self.file = choice.file
+        data = registry.read_file(models_dir, choice.manifest, self.file)
         name = f"{choice.manifest.name} {choice.precision}"
         self._session, self._steady, self.drifts = _opened(data, name, choice, threads, most)
 

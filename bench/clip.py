@@ -1,0 +1,78 @@
+"""The table of issue 3's numbers on a processor, measured side by side in one run; writes nothing but what it prints.
+
+    python -m bench.clip --peer PYTHON_WITH_TORCH [--rounds 3] [--names clip-vit-l-14,clip-vit-b-32]
+
+Weights are random, which costs the same time as trained ones; what they say means nothing. Every rate is the median of some
+rounds, taken in turn, so that a machine whose speed drifts drifts for all of them alike. Prints a Markdown table and, last,
+one JSON object.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.pictures import make
+from bench.run import PICTURES, ROOT, fediwarden, rate_of
+from tests.support import clip_weights
+
+from fediwarden.inference import registry
+
+
+def model_of(work: Path, name: str) -> None:
+    """The named model with random weights, imported and built as an administrator would; nothing if it is there."""
+    if any(manifest.name == name and manifest.precisions for manifest in registry.image_text(work / "models")):
+        return
+    folder = work / f"weights-{name}"
+    clip_weights.write(folder, name)
+    fediwarden(work, "models", "import", str(folder), name)
+    started = time.perf_counter()
+    fediwarden(work, "models", "build", name)
+    print(f"{name}: built in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / ".work" / "bench")
+    parser.add_argument("--peer", default="", help="a Python that has torch, pillow and numpy; without it the peer is left out")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--names", default="clip-vit-l-14,clip-vit-b-32")
+    arguments = parser.parse_args()
+    work = arguments.work.absolute()
+    pictures = make(work / "pictures", PICTURES)
+    ways: dict[str, Callable[[], float]] = {}
+    if arguments.peer:
+        peer = [arguments.peer, "-m", "bench.peer", str(pictures), "--count", "4"]
+        ways["peer"] = lambda: rate_of(peer)
+    for name in arguments.names.split(","):
+        model_of(work, name)
+        (manifest,) = (one for one in registry.image_text(work / "models") if one.name == name)
+        for precision in manifest.precisions:
+            command = [sys.executable, "-m", "bench.clip_rate", str(pictures), "--models", str(work / "models")]
+            command += ["--name", name, "--precision", precision, "--seconds", str(arguments.seconds)]
+            ways[f"{name} {precision}"] = lambda command=command: rate_of(command)  # type: ignore[misc]
+    measured: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(arguments.rounds):
+        for name, way in ways.items():
+            measured[name].append(way())
+            print(f"{name}: {measured[name][-1]:.3f}", file=sys.stderr)
+    middle = {name: statistics.median(rates) for name, rates in measured.items()}
+    print(
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {arguments.rounds} rounds\n"
+    )
+    print("| what | images/s (least to most) | ratio to the peer |\n| --- | --- | --- |")
+    for name, rates in measured.items():
+        ratio = f"{middle[name] / middle['peer']:.1f}" if "peer" in middle else ""
+        print(f"| {name} | {middle[name]:.3f} ({min(rates):.3f} to {max(rates):.3f}) | {ratio} |")
+    print("\n" + json.dumps({name: round(rate, 4) for name, rate in middle.items()}))
+
+
+if __name__ == "__main__":
+    main()
