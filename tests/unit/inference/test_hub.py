@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.disks import largest_file, small_disk
-from tests.support.hub_server import REPOSITORY, REVISION, HubServer, Mood, hub_server
+from tests.support.hub_server import REPOSITORY, REVISION, HubServer, Mood, at_once, hub_server
 
 from fediwarden.errors import CannotWrite, Exit, Misconfigured, Refused, Unreached
 from fediwarden.inference.hub import Fetched, Hub, Wanted
@@ -30,7 +30,7 @@ def part(tmp_path: Path) -> Path:
 
 
 def hub_of(server: HubServer, waited: list[float] | None = None) -> Hub:
-    return Hub(server.address, timeout=5, sleep=[].append if waited is None else waited.append)
+    return Hub(server.address, timeout=5, sleep=at_once if waited is None else waited.append)
 
 
 def wanted(**known: object) -> Wanted:
@@ -303,7 +303,7 @@ def test_bytes_that_came_packed_are_refused(server: HubServer, part: Path) -> No
 
 def test_nobody_there_is_said_in_one_line() -> None:
     with pytest.raises(Unreached, match="cannot be reached") as caught:
-        Hub("http://127.0.0.1:9", sleep=[].append).revision(REPOSITORY)
+        Hub("http://127.0.0.1:9", sleep=at_once).revision(REPOSITORY)
     assert "\n" not in str(caught.value)
     assert "models.proxy" in caught.value.hint
 
@@ -315,7 +315,7 @@ def test_a_proxy_that_cannot_be_used_is_said_by_its_setting() -> None:
 
 def test_everything_goes_through_the_proxy(server: HubServer) -> None:
     """The server on this machine stands in for the proxy: what it is asked names the hub."""
-    hub = Hub("http://localhost:9", proxy=server.address, sleep=[].append)
+    hub = Hub("http://localhost:9", proxy=server.address, sleep=at_once)
 
     with pytest.raises(Misconfigured):
         hub.revision(REPOSITORY)

@@ -16,6 +16,7 @@ from tests.support.hub_server import (
     TOKENIZER,
     WEIGHTS,
     HubServer,
+    at_once,
     hub_server,
     left_of,
     safetensors,
@@ -45,7 +46,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def hub_of(server: HubServer) -> Hub:
-    return Hub(server.address, timeout=5, sleep=[].append)
+    return Hub(server.address, timeout=5, sleep=at_once)
 
 
 def pulled(home: Path, entry: Entry = ENTRY) -> Manifest:
