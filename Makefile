@@ -6,6 +6,8 @@ LOCK := $(BIN)/python -m uv pip compile --quiet --python-version 3.11 --generate
 SECONDS := 600
 TIMES := 25
 PEER :=
+MODELS :=
+PARITY := .work/parity
 
 .PHONY: help
 help: ## list the targets
@@ -42,6 +44,14 @@ e2e: ## end-to-end tests only
 .PHONY: bench
 bench: ## measure speed (PEER=a Python with torch, to compare with fedi-safety's path)
 	$(BIN)/python -m bench.run $(if $(PEER),--peer $(PEER))
+
+.PHONY: parity
+parity: ## hold built models against PyTorch (MODELS="ViT-B-32 ..."; some gigabytes, once)
+	test -x $(PARITY)/bin/python || $(BIN)/python -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet torch==2.13.0
+	$(PARITY)/bin/python -m pip install --quiet --no-deps open-clip-torch==3.3.0 timm==1.0.31
+	$(PARITY)/bin/python -m pip install --quiet ftfy numpy onnx onnxruntime onnxscript pillow regex safetensors structlog tokenizers tqdm
+	PYTHONPATH=src $(PARITY)/bin/python -m tests.parity.compare $(MODELS)
 
 .PHONY: fuzz
 fuzz: ## throw damaged files at the cage (SECONDS=600)
