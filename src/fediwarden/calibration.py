@@ -30,7 +30,7 @@ _FORMAT = 1
 _LARGEST_POINTS = 1 << 20  # bytes of a file
 _LARGEST_SAMPLE = 1 << 29
 _VERSION = re.compile(r"[0-9a-z]{1,64}")
-_BUDGET = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(?:/|per\b|a\b|in\b)\s*(week|day|\d[\d,_ ]{0,15})\s*", re.ASCII)
+_BUDGET = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*(?:/|per\b|a\b|in\b)\s*(week|day|\d[\d,_ ]{0,15})\s*", re.ASCII)
 _POINTS, _SAMPLE = ".json", ".sample.json"
 _WHOSE, _COUNTS = ("version", "model", "precision", "others", "at"), ("listed", "recent", "weeks", "not_seen", "same")
 _FACTS = (*_WHOSE, *_COUNTS, "stores", "groups")  # of a sample
@@ -53,7 +53,7 @@ class Budget:
         of = int(re.sub(r"\D", "", unit) or 0)
         if 0 < count <= of:
             return cls(count, of)
-        raise Misconfigured(f"{text!r} is no budget", hint='say "10/week", "2/day" or "1/10000" (of all objects)')
+        raise Misconfigured(f"{text[:60]!r} is no budget", hint='say "10/week", "2/day" or "1/10000" (of all objects)')
 
     @property
     def per_week(self) -> bool:
@@ -65,7 +65,8 @@ class Budget:
         return self.count / self.of if self.of else min(1.0, self.count / per_week)
 
     def __str__(self) -> str:
-        return f"{self.count:.15g} in {self.of:,}" if self.of else f"{self.count:.15g} a week"
+        count = f"{self.count:.9f}".rstrip("0").rstrip(".")
+        return f"{count} in {self.of:,}" if self.of else f"{count} a week"
 
 
 @dataclass(frozen=True, slots=True)
