@@ -27,7 +27,8 @@ SIGLIP = Sizes("siglip", patch=16, size=48, length=64, dimensions=128, ratio=3.7
 def plain_norm(tensors: Mapping[str, Array], name: str, value: Array, epsilon: float) -> Array:
     centred = value - value.mean(-1, keepdims=True)
     scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
-    return scaled * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+    found: Array = scaled * tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+    return found
 
 
 def plain_linear(tensors: Mapping[str, Array], name: str, value: Array) -> Array:
@@ -37,11 +38,12 @@ def plain_linear(tensors: Mapping[str, Array], name: str, value: Array) -> Array
 def plain_act(value: Array, act: Act) -> Array:
     match act:
         case Act.QUICK:
-            return value / (1 + np.exp(-1.702 * value))
+            found: Array = value / (1 + np.exp(-1.702 * value))
         case Act.GELU:
-            return 0.5 * value * (1 + np.vectorize(math.erf)(value / math.sqrt(2)))
+            found = 0.5 * value * (1 + np.vectorize(math.erf)(value / math.sqrt(2)))
         case Act.TANH:
-            return 0.5 * value * (1 + np.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
+            found = 0.5 * value * (1 + np.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
+    return found
 
 
 def plain_attention(query: Array, key: Array, value: Array, head: int, *, causal: bool = False) -> Array:
@@ -100,7 +102,8 @@ def plain_clip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array, 
     for number in range(sizes.image_layers):
         value = plain_block(tensors, open_clip_names(f"visual.transformer.resblocks.{number}"), value, 64, act, 1e-5)
     found = plain_norm(tensors, "visual.ln_post", value[:, 0], 1e-5) @ tensors["visual.proj"]
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    unit: Array = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
 
 
 def plain_siglip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array, act: Act) -> Array:
@@ -115,7 +118,8 @@ def plain_siglip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array
     value = plain_linear(tensors, f"{pool}.proj", plain_attention(query, key, found, 64))
     middle = plain_act(plain_linear(tensors, f"{pool}.mlp.fc1", plain_norm(tensors, f"{pool}.norm", value, 1e-6)), act)
     found = (value + plain_linear(tensors, f"{pool}.mlp.fc2", middle))[:, 0]
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    unit: Array = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
 
 
 def special(sizes: Sizes, name: str) -> ImageText:
