@@ -30,7 +30,7 @@ def model_of(work: Path, name: str) -> None:
         return
     folder = work / f"weights-{name}"
     clip_weights.write(folder, name)
-    fediwarden(work, "models", "import", str(folder), name)
+    fediwarden(work, "models", "import", str(folder), "--name", name)
     started = time.perf_counter()
     fediwarden(work, "models", "build", name)
     print(f"{name}: built in {time.perf_counter() - started:.0f} s", file=sys.stderr)

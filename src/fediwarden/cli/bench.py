@@ -82,15 +82,15 @@ class _Part:
 
 def _parts(app: App) -> list[_Part]:
     towers = [
-        _Part(f"{manifest.name} {precision}", f"{manifest.name} {precision}, a view", _published(manifest.name))
+        _Part(f"{manifest.name} {precision}", f"{manifest.name} {precision}, a view", _published(app, manifest.name))
         for manifest in registry.image_text(app.configuration.models)
         for precision in manifest.precisions
     ]
     return [_Part("cage", "opening in the cage alone"), _Part("embedded", "opening and the embedded default"), *towers]
 
 
-def _published(name: str) -> str:
-    entry = next((entry for entry in catalogue.shipped() if entry.name == name), None)
+def _published(app: App, name: str) -> str:
+    entry = next((entry for entry in catalogue.known(app.configuration.catalogue) if entry.name == name), None)
     return f"{entry.accuracy:g} % ({entry.accuracy_source})" if entry and entry.accuracy else ""
 
 
