@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 from tests.support.command import Home
 from tests.support.disks import small_disk
@@ -56,6 +57,25 @@ def test_a_licence_for_research_only_has_to_be_accepted(own: Home) -> None:
     assert "research only" in refused.err
     assert "--accept-licence" in refused.err
     own.run("models", "pull", "for-research", "--accept-licence")
+
+
+def test_a_person_at_a_terminal_sees_how_far_it_is_and_may_interrupt(own: Home, server: HubServer) -> None:
+    server.moods[WEIGHTS].slow = 0.05
+    command, *rest = own.command("models", "pull", "tiny-clip")
+    environment = {**own.environment, "TERM": "xterm-256color", "COLUMNS": "160"}
+    pull = pexpect.spawn(command, rest, env=environment, encoding="utf-8", timeout=60, dimensions=(40, 160))
+    pull.expect(r"open_clip_model.safetensors: [\d.]+ kB of 720\.\d kB \(\d+ %\) \| [\d.]+ kB/s \| \d+ s left")
+    pull.sendintr()
+    pull.expect("interrupted; what was finished is recorded, the same command goes on from here")
+    pull.expect(pexpect.EOF)
+    pull.close()
+    assert pull.exitstatus == Exit.INTERRUPTED
+    server.moods[WEIGHTS].slow = 0
+
+    own.run("models", "pull", "tiny-clip")
+
+    assert server.ranges(WEIGHTS)[0] == ""
+    assert server.ranges(WEIGHTS)[1].startswith("bytes=")
 
 
 def test_a_name_that_nobody_knows_is_answered_with_those_that_are(own: Home) -> None:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fediwarden.app import App
+from fediwarden.cli import models_build
 from fediwarden.cli.common import JSON, agreed, build
 from fediwarden.cli.output import PLAIN_EVERY, console, duration, emit, plain, result, row, say, show, size, table
 from fediwarden.errors import Exit, Misconfigured
@@ -60,7 +61,7 @@ def pull(
     """
     built = build()
     entry = catalogue.find(name, _known(built))
-    _licensed(entry, accept=accept)
+    _licensed(entry, built, accept=accept)
     built.make_home()
     settings = built.configuration.settings.models
     hub = Hub(settings.hub, settings.proxy, float(settings.timeout_seconds))
@@ -85,10 +86,13 @@ def import_model(
     entries = _known(built)
     with _Transfer(quiet=json) as transfer:
         got = obtain.import_(
-            built.configuration.models, folder, name, entries, transfer.say, lambda entry: _licensed(entry, accept=accept)
+            built.configuration.models, folder, name, entries, transfer.say, lambda entry: _licensed(entry, built, accept=accept)
         )
     _obtained(got, catalogue.of(got.manifest, entries), as_json=json)
     return Exit.OK
+
+
+app.command(name="build", short_help=models_build.HELP)(models_build.build_command)
 
 
 @app.command(short_help="Remove an image-text model.")
@@ -131,11 +135,15 @@ def list_models(
         for entry in rest if every else ():
             emit({"installed": False, **entry_json(entry)})
         return Exit.OK
-    show(shown)
+    if installed:
+        show(shown)
+    else:
+        say("no model is installed: `fediwarden models install` fetches those that every scan needs")
     for name, so_far in begun.items():
         say(f"a pull of {plain(name)} broke off after {size(so_far)}; `fediwarden models pull {plain(name)}` goes on")
     if every and rest:
-        result()
+        if installed:
+            result()
         others = table("to be had", "what it is", "licence", "ImageNet", ">size")
         for entry in rest:
             accuracy = f"{entry.accuracy:.1f} %" if entry.accuracy else "not published"
@@ -160,7 +168,7 @@ def show_model(name: str = typer.Argument(metavar="NAME", help="The model, insta
         known = entry_json(entry) if entry else {}
         emit({"installed": there, **known, **(manifest_json(manifest) if manifest else {})})
         return Exit.OK
-    for line in [*_entry_lines(entry), *_manifest_lines(manifest)]:
+    for line in [*_entry_lines(entry, installed=there), *_manifest_lines(manifest)]:
         result(plain(line))
     if manifest is None:
         say(f"not installed: `fediwarden models pull {plain(name)}`")
@@ -250,12 +258,13 @@ def _known(built: App) -> tuple[Entry, ...]:
     return catalogue.known(built.configuration.catalogue)
 
 
-def _licensed(entry: Entry, *, accept: bool) -> None:
+def _licensed(entry: Entry, built: App, *, accept: bool) -> None:
     """Let a licence pass that allows a server's use, or was accepted. Raises: Misconfigured."""
     if entry.research_only and not accept:
+        page = f"{built.configuration.settings.models.hub.rstrip('/')}/{entry.repository}"
         raise Misconfigured(
             f"{entry.name} may be used for research only: {entry.licence}",
-            hint="read the licence at the model's page; if your use is research, add --accept-licence",
+            hint=f"read the licence at {page}; if your use is research, add --accept-licence",
         )
 
 
@@ -289,23 +298,26 @@ def _size(manifest: Manifest) -> str:
     return size(sum(file.size for file in manifest.files))
 
 
-def _entry_lines(entry: Entry | None) -> list[str]:
+def _entry_lines(entry: Entry | None, *, installed: bool) -> list[str]:
     if entry is None:
         return []
-    source = "known to this release" if entry.verified else "unverified: pinned at the first pull"
-    return [
+    lines = [
         f"{entry.name}: {entry.title}",
         entry.about,
         "",
         f"licence       {entry.licence}{'; RESEARCH ONLY' if entry.research_only else ''}",
-        f"source        {entry.repository} {entry.revision or '(revision of the first pull)'}",
-        f"hashes        {source}",
         f"architecture  {entry.architecture}, {entry.dimensions} dimensions, {entry.values:,} parameters",
         f"input         {entry.image.size} x {entry.image.size} pixels, {_RESIZE[entry.image.resize]}",
         f"published     {f'{entry.accuracy:.1f} %: {entry.accuracy_source}' if entry.accuracy else 'nothing'}",
-        f"to fetch      about {entry.about_mb:,} MB",
         *(f"{'blind to' if not number else '':<13} {words}" for number, words in enumerate(entry.blind)),
     ]
+    if not installed:
+        lines += [
+            f"source        {entry.repository} {entry.revision or '(the revision that the first pull meets)'}",
+            f"hashes        {'known to this release' if entry.verified else 'unverified: pinned at the first pull'}",
+            f"to fetch      about {entry.about_mb:,} MB",
+        ]
+    return lines
 
 
 _RESIZE: Mapping[str, str] = {"longest": "the whole picture inside, the rest filled", "squash": "stretched to the square"}

@@ -124,7 +124,10 @@ def sweep(models_dir: Path) -> None:
                 old.rename(models_dir / old.name)
         shutil.rmtree(left)
     for left in models_dir.glob(f"{WORKSPACE}*"):
-        handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # finished just now
         try:
             with suppress(BlockingIOError):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

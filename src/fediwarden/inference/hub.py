@@ -162,8 +162,19 @@ class Hub:
         except httpx2.InvalidURL as error:
             raise Refused(f"{self.host} sends on to an address that is none", hint="check models.hub") from error
         except httpx2.TransportError as error:
-            raise _Again(f"{urlsplit(url).netloc}: {str(error) or type(error).__name__}") from error
+            raise _Again(f"{urlsplit(url).netloc} {self._in_words(error)}") from error
         raise Refused(f"{self.host} sends in circles for {what}", hint="check models.hub")
+
+    def _in_words(self, error: "httpx2.TransportError") -> str:
+        import httpx2
+
+        match error:
+            case httpx2.TimeoutException():
+                return f"gave no answer for {self.timeout:g} s"
+            case httpx2.RemoteProtocolError() | httpx2.ReadError():
+                return "broke off"
+            case _:
+                return f"cannot be reached: {str(error) or type(error).__name__}"
 
     def _onward(self, url: str, location: str) -> str:
         """Where a redirect leads; only HTTPS, or this machine where the hub is on it."""
@@ -222,7 +233,7 @@ class Hub:
                 if again.wait is not None and again.wait > _PATIENCE:
                     raise Unreached(f"{again}, and asks to wait {again.wait:.0f} s{there}", hint=hint) from again
                 if failed >= _TRIES:
-                    raise Unreached(f"the hub cannot be reached: {again}{there}", hint=hint) from again
+                    raise Unreached(f"the hub does not answer as it should: {again}{there}", hint=hint) from again
                 self.sleep(again.wait if again.wait is not None else min(30.0, 2.0**failed / 2))
         raise Unreached(f"the hub {self.host} breaks off again and again", hint=_GO_ON)
 
@@ -358,7 +369,7 @@ class _Transfer:
     def _other(self, because: str) -> Misconfigured:
         return Misconfigured(
             f"{self._name} is not the file it should be: {because}",
-            hint="nothing was installed; check models.hub, and what stands between it and this machine",
+            hint="nothing was installed; a file at a revision never changes by itself, so check models.hub and what is before it",
         )
 
 

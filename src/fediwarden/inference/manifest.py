@@ -80,6 +80,7 @@ class HubOrigin:
     repository: str  # "owner/name", or the folder it was imported from
     revision: str  # 40 hexadecimal digits; "" for a folder
     verified: bool = False
+    source: str = ""  # SHA-256 of the weights, which outlives them where they were dropped after building
 
 
 @dataclass(frozen=True, slots=True)

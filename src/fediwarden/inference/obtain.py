@@ -178,14 +178,28 @@ def _there(models_dir: Path, name: str) -> Manifest | None:
 
 def _whole(models_dir: Path, manifest: Manifest) -> bool:
     """Whether the files that a pull brings are there and in order; what is built of them is `build`'s."""
-    return all(registry.state(models_dir, manifest, file) is FileState.OK for file in manifest.files if file.role in _ORIGINALS)
+    return manifest.only(Role.SOURCE) is not None and all(
+        registry.state(models_dir, manifest, file) is FileState.OK for file in manifest.files if file.role in _ORIGINALS
+    )
 
 
 def _wanted(entry: Entry, known: catalogue.KnownFile, revision: str, before: Manifest | None) -> Wanted:
     """What a file must be: as pinned on this machine, else as the release knows it, else anything of a bearable size."""
-    pinned = next((file for file in before.files if file.name == known.name), None) if before else None
-    sha256, size = (pinned.sha256, pinned.size) if pinned else (known.sha256, known.size)
+    sha256, size = known.sha256, known.size
+    if before is not None:
+        pinned = next((file for file in before.files if file.name == known.name), None)
+        if pinned is not None:
+            sha256, size = pinned.sha256, pinned.size
+        elif known.role is Role.SOURCE and _source(before):
+            sha256, size = _source(before), 0
     return Wanted(entry.repository, revision, known.name, sha256, size, entry.most(known))
+
+
+def _source(manifest: Manifest) -> str:
+    """The SHA-256 of a model's weights, also of dropped ones; "" where nobody noted it."""
+    file = manifest.only(Role.SOURCE)
+    noted = manifest.origin.source if isinstance(manifest.origin, HubOrigin) else ""
+    return file.sha256 if file else noted
 
 
 def _manifest(entry: Entry, origin: HubOrigin, kept: tuple[ModelFile, ...], where: Mapping[str, Path]) -> Manifest:
@@ -201,7 +215,7 @@ def _manifest(entry: Entry, origin: HubOrigin, kept: tuple[ModelFile, ...], wher
         entry.licence,
         f"{entry.image.size} x {entry.image.size} RGB",
         found.precision,
-        origin,
+        replace(origin, source=source.sha256),
         kept,
         entry.image_text(found.scale),
     )
@@ -247,7 +261,9 @@ def _joined(made: Manifest, before: Manifest, stay: tuple[ModelFile, ...]) -> Ma
 
 
 def _originals(manifest: Manifest) -> set[tuple[str, str]]:
-    return {(file.name, file.sha256) for file in manifest.files if file.role in _ORIGINALS}
+    """What a model was made from: two of the same are the same model, whatever was built of each."""
+    tokenizer = {(file.name, file.sha256) for file in manifest.files if file.role is Role.TOKENIZER}
+    return {*tokenizer, ("weights", _source(manifest))}
 
 
 def _begun(pulling: Path, entry: Entry, hub: Hub) -> str:
@@ -427,7 +443,7 @@ def _as_verified(manifest: Manifest, entry: Entry | None) -> Manifest:
     """Called verified only where this release knows all of it; what a foreign manifest says of that counts for nothing."""
     origin = manifest.origin
     assert isinstance(origin, HubOrigin)  # noqa: S101 - a fact of the callers
-    known = {(file.name, file.sha256) for file in entry.files} if entry else set()
+    known = {("weights" if file.role is Role.SOURCE else file.name, file.sha256) for file in entry.files} if entry else set()
     same = entry is not None and entry.verified and known == _originals(manifest)
     return replace(manifest, origin=replace(origin, verified=same and entry is not None and origin.revision == entry.revision))
 

@@ -97,7 +97,10 @@ def install(models_dir: Path, progress: Callable[[str], None] = lambda _: None) 
 
 def installed(models_dir: Path) -> tuple[Manifest, ...]:
     """The manifests of all models in the folder, bundled or not, by name. Raises: Misconfigured for an unreadable one."""
-    return tuple(manifests.read(models_dir / name) for name in _names(models_dir))
+    ours = bundled()
+    return tuple(
+        manifests.read(models_dir / name, INSTALL_HINT if name in ours else pull_hint(name)) for name in _names(models_dir)
+    )
 
 
 def verify(models_dir: Path) -> tuple[Check, ...]:

@@ -223,7 +223,7 @@ def test_a_hub_that_stays_away_is_given_up_with_the_way_out(server: HubServer, p
     server.moods[FILE].statuses = [(503, {})] * 50
     waited: list[float] = []
 
-    with pytest.raises(Unreached, match="cannot be reached") as caught:
+    with pytest.raises(Unreached, match="answers 503") as caught:
         hub_of(server, waited).fetch(wanted(), part)
     assert "models import" in caught.value.hint
     assert len(waited) < 10
@@ -341,3 +341,10 @@ def test_a_disk_without_room_is_said_before_anything_is_fetched(server: HubServe
         with pytest.raises(CannotWrite, match="MB free"):
             hub_of(server).fetch(wanted(), part)
         assert not part.exists()
+
+
+def test_a_hub_that_falls_silent_is_not_waited_for_without_end(server: HubServer, part: Path) -> None:
+    server.moods[FILE].slow = 2
+
+    with pytest.raises(Unreached, match=r"gave no answer for 0\.3 s; 0\.\d MB are kept"):
+        Hub(server.address, timeout=0.3, sleep=at_once).fetch(wanted(), part)

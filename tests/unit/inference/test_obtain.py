@@ -31,6 +31,7 @@ from fediwarden.inference.manifest import Agreement, HubOrigin, Manifest, Role
 from fediwarden.inference.registry import Check, FileState
 
 ENTRY, FILES = tiny()
+SOURCE = sha256(FILES[WEIGHTS]).hexdigest()
 WHOLE = {"tiny-clip", "tiny-clip/manifest.toml", f"tiny-clip/{WEIGHTS}", "tiny-clip/tokenizer.json"}
 
 
@@ -78,7 +79,7 @@ def test_a_pull_installs_whole_and_pins_what_it_got(server: HubServer, home: Pat
 
     assert got.fresh
     assert got.manifest == registry.manifest_of(home, "tiny-clip")
-    assert got.manifest.origin == HubOrigin(REPOSITORY, REVISION, verified=False)
+    assert got.manifest.origin == HubOrigin(REPOSITORY, REVISION, verified=False, source=SOURCE)
     assert {file.name: file.sha256 for file in got.manifest.files} == {
         name: sha256(data).hexdigest() for name, data in FILES.items()
     }
@@ -116,6 +117,29 @@ def test_an_altered_file_is_fetched_again_at_the_pinned_revision_and_what_was_bu
     assert {check.state for check in registry.verify(home) if check.model == "tiny-clip"} == {FileState.OK}
 
 
+def test_weights_that_were_dropped_after_building_are_held_to_their_hash_when_they_come_back(
+    server: HubServer, home: Path, tmp_path: Path
+) -> None:
+    obtain.pull(home, ENTRY, hub_of(server))
+    built = build_something(home, tmp_path)
+
+    def drop(now: Manifest) -> Manifest:
+        return replace(now, files=tuple(file for file in now.files if file.role is not Role.SOURCE))
+
+    registry.replace_files(home, "tiny-clip", drop)
+    server.files[WEIGHTS] = safetensors(
+        {"visual.proj": (300, 300), "token_embedding.weight": (300, 300), "logit_scale": ()}, seed=2
+    )
+    with pytest.raises(Misconfigured, match="pinned"):
+        obtain.pull(home, ENTRY, hub_of(server))
+    server.files[WEIGHTS] = FILES[WEIGHTS]
+
+    got = obtain.pull(home, ENTRY, hub_of(server))
+
+    assert got.fresh
+    assert set(got.manifest.files) == set(built.files)
+
+
 def test_a_hub_that_changed_its_mind_is_held_to_the_first_pull(server: HubServer, home: Path) -> None:
     obtain.pull(home, ENTRY, hub_of(server))
     (home / "tiny-clip" / WEIGHTS).unlink()
@@ -133,7 +157,9 @@ def test_what_the_release_knows_is_asked_for_and_called_verified(server: HubServ
     known = replace(ENTRY, revision=REVISION, files=files)
     server.moods["api"].statuses = [(500, {})] * 20
 
-    assert obtain.pull(home, known, hub_of(server)).manifest.origin == HubOrigin(REPOSITORY, REVISION, verified=True)
+    assert obtain.pull(home, known, hub_of(server)).manifest.origin == HubOrigin(
+        REPOSITORY, REVISION, verified=True, source=SOURCE
+    )
 
 
 def test_another_file_than_the_release_knows_is_refused(server: HubServer, home: Path) -> None:
@@ -251,7 +277,7 @@ def test_a_folder_with_weights_and_tokenizer_is_taken_in(tmp_path: Path, home: P
     got = obtain.import_(home, folder, "tiny-clip", (ENTRY,))
 
     assert got.fresh
-    assert got.manifest.origin == HubOrigin(str(folder), "")
+    assert got.manifest.origin == HubOrigin(str(folder), "", source=SOURCE)
     assert left_of(home) == WHOLE
     assert (folder / called).exists()
     assert not obtain.import_(home, folder, "tiny-clip", (ENTRY,)).fresh
@@ -261,7 +287,7 @@ def test_a_folder_with_weights_and_tokenizer_is_taken_in(tmp_path: Path, home: P
 def test_a_hubs_cache_is_taken_in_with_its_revision(tmp_path: Path, home: Path, inner: str) -> None:
     got = obtain.import_(home, cache_folder(tmp_path) / inner, "", (ENTRY,))
 
-    assert got.manifest.origin == HubOrigin(REPOSITORY, REVISION)
+    assert got.manifest.origin == HubOrigin(REPOSITORY, REVISION, source=SOURCE)
     assert left_of(home) == WHOLE
     assert not any(path.is_symlink() for path in home.rglob("*"))
 
@@ -389,7 +415,7 @@ def test_a_foreign_manifest_cannot_call_itself_verified(tmp_path: Path, home: Pa
 
     got = obtain.import_(tmp_path / "other", home / "tiny-clip", "", (ENTRY,))
 
-    assert got.manifest.origin == HubOrigin(REPOSITORY, REVISION, verified=False)
+    assert got.manifest.origin == HubOrigin(REPOSITORY, REVISION, verified=False, source=SOURCE)
 
 
 def test_other_weights_under_an_installed_name_do_not_replace_it(tmp_path: Path, home: Path) -> None:
