@@ -32,11 +32,12 @@ class Bundled:
         def weights(name: str) -> str:
             return parts[name].manifest.files[0].sha256
 
-        sessions = {name: OnnxSession(model.only, name=name, threads=threads) for name, model in parts.items()}
-        self._exposed = exposed.Exposed(sessions[exposed.MODEL])
-        self._explicit = explicit.Explicit(sessions[explicit.MODEL])
-        self._age = age.Age(landmarks, sessions[age.MODEL])
-        self._devices = frozenset(session.device for session in sessions.values())
+        detector = exposed.detector(parts[exposed.MODEL].only, threads=threads)
+        whole, ages = (OnnxSession(parts[name].only, name=name, threads=threads) for name in (explicit.MODEL, age.MODEL))
+        self._exposed = exposed.Exposed(detector)
+        self._explicit = explicit.Explicit(whole)
+        self._age = age.Age(landmarks, ages)
+        self._devices = frozenset(session.device for session in (detector, whole, ages))
         self._exposed_version = _digest(weights(exposed.MODEL), exposed.PREPROCESSING)
         self._explicit_version = _digest(weights(explicit.MODEL), explicit.PREPROCESSING)
         self._face_version = _digest(self._exposed_version, weights(age.MODEL), landmarks.digest, age.PREPROCESSING)
