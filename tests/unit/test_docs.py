@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -18,8 +20,9 @@ from pydantic_core import PydanticUndefined
 from fediwarden import config
 from fediwarden.cli.main import app
 from fediwarden.errors import Exit
+from fediwarden.inference import catalogue
 from fediwarden.model import Reason
-from fediwarden.policy import Bounds, Mark, Rule
+from fediwarden.policy import Bounds, Mark, Rule, parse
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -156,12 +159,59 @@ def test_every_key_of_a_policy_is_documented() -> None:
     text = page("policy.md")
     keys = {
         "version",
+        "concepts",
+        "prompts",
+        "controls",
+        "further",
         "mark",
         "rule",
         *(field.name for kind in (Mark, Rule, Bounds) for field in dataclasses.fields(kind)),
-    } - {"bounds"}  # a mark's bounds are written as at_least and below
+    } - {"bounds", "points"}  # a mark's bounds are written as at_least and below, its points in no policy
 
     assert {key for key in keys if f"| `{key}` |" not in text} == set()
+
+
+def test_every_preset_is_documented_and_so_is_every_rule_of_the_default_one_in_its_order() -> None:
+    text = page("policy.md")
+    described = re.findall(r"^\| ([^|`]+) \| (quarantine|review|pass) \| (\d*)", text, re.MULTILINE)
+    rules = parse(config.default_policy(), "default").rules
+
+    for preset in get_args(config.PolicySettings.model_fields["preset"].annotation):
+        assert f"| `{preset}` |" in text
+        assert parse(config.default_policy(preset), preset).name == preset
+    assert described == [*((rule.name, rule.step.value, str(rule.rank or "")) for rule in rules), ("(no rule)", "pass", "")]
+
+
+@pytest.mark.parametrize("entry", catalogue.shipped(), ids=lambda entry: entry.name)
+def test_every_known_model_is_on_the_card_with_its_licence_and_what_may_not_be_done_with_it(entry: catalogue.Entry) -> None:
+    chosen, card = (
+        [line for line in page(name).splitlines() if f"| `{entry.name}` |" in line]
+        for name in ("choosing-a-model.md", "models.md")
+    )
+
+    assert chosen
+    assert card
+    assert any(f"{entry.accuracy:g} %" in line for line in chosen)
+    for lines in (chosen, card):
+        assert any("research only" in line for line in lines) == entry.research_only
+        assert any(entry.licence.split(" ")[0] in line or "the same" in line for line in lines)
+
+
+def test_every_key_of_a_catalogue_is_documented() -> None:
+    text = page("adding-a-model.md")
+    rows = tomllib.loads((ROOT / "src/fediwarden/inference/catalogue.toml").read_text(encoding="utf-8"))["model"]
+    keys = {key for row in rows for key in (*row, *row["image"], *(name for one in row["files"] for name in one))}
+
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+
+
+def test_the_hints_for_the_dear_model_are_documented_with_their_numbers() -> None:
+    text = sections(page("blind-spots.md"))["The cascade"]
+
+    for mark in parse(config.default_policy(), "default").further:
+        numbers = [value for bounds in (*mark.either, mark.bounds) for _, value in (*bounds.at_least, *bounds.below)]
+        assert f"`{mark.finding}`" in text
+        assert all(f"{number:g}" in text for number in numbers or [mark.score]), mark.name
 
 
 @pytest.mark.parametrize("reason", list(Reason), ids=lambda reason: reason.name)
@@ -235,11 +285,19 @@ LESSONS = [
     "F17",
     "F18",
     "F19",
+    "F20",
+    "F21",
     "F22",
     "F23",
+    "F26",
     "F27",
     "P3",
+    "H1",
+    "H2",
+    "H3",
+    "H4",
     "H5",
+    "H6",
     "H7",
 ]
 
