@@ -58,13 +58,15 @@ def calibrate_by_hand(home: Home, concepts: Concepts, mark: float) -> None:
     look = tuple(
         Finding(group.name, mark, "clip", clip.version, measures=dict.fromkeys(group.words, mark)) for group in concepts.groups
     )
-    calibration.save(
-        home.folder / "calibration",
-        calibration.Calibration(
-            clip.version, "tiny-clip", "fp32", "2026-05-01T00:00:00+00:00", ("media",), 300, 10, 0,
-            tuple(group.name for group in concepts.groups), (look,) * 300, 0.0, "10 a week",
-        ),
+    seen = (calibration.Seen(look),) * calibration.LEAST
+    groups = tuple(group.name for group in concepts.groups)
+    sample = calibration.Sample(
+        version=clip.version, model="tiny-clip", precision="fp32", at="2026-05-01T00:00:00+00:00", stores=("media",),
+        others="", listed=300, weeks=4.0, recent=10, not_seen=0, same=0, groups=groups, looks=seen,
     )  # fmt: skip
+    calibration.save(
+        home.folder / "calibration", sample, calibration.operating_points(clip.version, groups, [look], 0.0), "10/week"
+    )
 
 
 def test_uncalibrated_it_informs_and_says_so_and_calibrated_it_decides_without_opening_a_picture(
