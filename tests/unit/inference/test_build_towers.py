@@ -274,3 +274,24 @@ def test_heads_are_those_of_the_architecture(name: str, heads: tuple[int, int]) 
 
     assert known is not None
     assert (known.image_head, known.text_head) == heads
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("visual.conv1.weight", (128, 4, 14, 14)),
+        ("visual.conv1.weight", (128,)),
+        ("visual.positional_embedding", (17,)),
+        ("visual.proj", ()),
+        ("visual.transformer.resblocks.0.mlp.c_fc.weight", (0, 128)),
+        ("visual.transformer.resblocks.1.attn.in_proj_weight", (384, 64)),
+        ("visual.ln_post.weight", (64,)),
+    ],
+)
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    tensors = clip_weights.random_tensors(CLIP)
+    tensors[name] = np.zeros(shape, np.float32)
+    clip_weights.save(tmp_path / "source.safetensors", tensors)
+
+    with pytest.raises(Misconfigured, match=name.replace(".", r"\.")):
+        built_image(tmp_path / "source.safetensors", CLIP, "ViT-B-16", "fp32")

@@ -1,5 +1,6 @@
 """The towers of plain vision transformers as graphs, from the names their weights have in open_clip and timm; runs nothing."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class _Tower:
 
     def two_layers(self, value: str, up: str, down: str, act: Act) -> str:
         """Narrow in and out."""
-        middle = self.weights.shape(f"{up}.weight")[0]
+        middle, _ = self.weights.shape(f"{up}.weight", 2)
         return self.linear(self.graph.act(self.linear(value, up, self.width, middle), act), down, middle, self.width)
 
     def first(self, value: str) -> str:
@@ -127,7 +128,7 @@ class _Tower:
 
     def _hold(self, name: str, *shape: int) -> None:
         """Say at once that a tensor has another shape; it is read much later."""
-        if self.weights.shape(name) != shape:
+        if self.weights.shape(name, len(shape)) != shape:
             self.weights.read(name, *shape)
 
 
@@ -153,6 +154,7 @@ def _clip_image(graph: Graph, weights: Weights, architecture: Architecture, pixe
     width, _, patch, _ = _four(weights, "visual.conv1.weight")
     tower = _Tower(graph, weights, width, architecture.image_head, architecture.epsilon)
     side = size // patch
+    weights.shape("visual.positional_embedding", 2)
     places = weights.read("visual.positional_embedding")
     if places.shape != (side * side + 1, width):
         raise _wrong_size(size, places.shape[0] - 1, patch)
@@ -169,7 +171,7 @@ def _clip_image(graph: Graph, weights: Weights, architecture: Architecture, pixe
         value = tower.block(value, names, architecture.image_act, first_only=number == layers - 1)
     pooled = graph.op("Reshape", value, graph.shape(-1, width))
     normed = graph.narrow(tower.norm(pooled, "visual.ln_post"))
-    dimensions = weights.shape("visual.proj")[-1]
+    _, dimensions = weights.shape("visual.proj", 2)
     weights.read("visual.proj", width, dimensions)
     return graph.wide(graph.op("MatMul", normed, graph.weights(lambda: weights.read("visual.proj")))), dimensions
 
@@ -180,6 +182,7 @@ def _siglip_image(graph: Graph, weights: Weights, architecture: Architecture, pi
     width, _, patch, _ = _four(weights, f"{trunk}.patch_embed.proj.weight")
     tower = _Tower(graph, weights, width, architecture.image_head, architecture.epsilon)
     side = size // patch
+    weights.shape(f"{trunk}.pos_embed", 3)
     places = weights.read(f"{trunk}.pos_embed")
     if places.shape != (1, side * side, width):
         raise _wrong_size(size, places.shape[1], patch)
@@ -208,7 +211,7 @@ def _siglip_image(graph: Graph, weights: Weights, architecture: Architecture, pi
 
 def _patches(graph: Graph, weights: Weights, name: str, pixels: str, patch: int, side: int) -> str:
     """The picture in patches, each a token: wide, (batch, side * side, width), without a bias."""
-    width = weights.shape(f"{name}.weight")[0]
+    width = weights.shape(f"{name}.weight", 4)[0]
     made = graph.op(
         "Conv", pixels, graph.weights(lambda: weights.read(f"{name}.weight", width, 3, patch, patch)), strides=[patch, patch]
     )
@@ -223,8 +226,8 @@ def text_tower(weights: Weights, architecture: Architecture, special: ImageText)
     """
     graph = Graph("fp32")
     prefix = text_prefix(weights)
+    length, width = weights.shape(f"{prefix}positional_embedding", 2)
     places = weights.read(f"{prefix}positional_embedding")
-    length, width = places.shape
     tower = _Tower(graph, weights, width, architecture.text_head, architecture.epsilon)
     tokens = graph.input(TEXT_INPUT, FLOAT, ["texts", length, width])
     taken = graph.input(TEXT_PLACES, INT64, ["texts", 1])
@@ -237,10 +240,10 @@ def text_tower(weights: Weights, architecture: Architecture, special: ImageText)
     pooled = tower.norm(graph.op("GatherND", value, taken, batch_dims=1), f"{prefix}ln_final")
     name = f"{prefix}text_projection"
     if name in weights:
-        dimensions = weights.shape(name)[-1]
+        _, dimensions = weights.shape(name, 2)
         found = graph.linear(pooled, lambda: weights.read(name, width, dimensions))
     else:
-        dimensions = weights.shape(f"{name}.weight")[0]
+        dimensions, _ = weights.shape(f"{name}.weight", 2)
         found = tower.linear(pooled, name, width, dimensions)
     if dimensions != special.dimensions:
         raise _unlike(special, f"their text embeddings have {dimensions} dimensions instead of {special.dimensions}")
@@ -254,16 +257,16 @@ def text_prefix(weights: Weights) -> str:
 
 
 def _four(weights: Weights, name: str) -> tuple[int, int, int, int]:
-    shape = weights.shape(name)
-    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-        weights.read(name, shape[0], 3, shape[-1], shape[-1])
-    return shape[0], shape[1], shape[2], shape[3]
+    width, colours, patch, height = weights.shape(name, 4)
+    if (colours, height) != (3, patch):
+        weights.read(name, width, 3, patch, patch)  # says what is wrong
+    return width, colours, patch, height
 
 
 def _count(weights: Weights, prefix: str) -> int:
     """How many blocks there are; a missing one shows when it is read."""
-    numbers = {int(name[len(prefix) :].split(".")[0]) for name in weights.names if name.startswith(prefix)}
-    return max(numbers, default=0) + 1
+    numbers = {name.removeprefix(prefix).partition(".")[0] for name in weights.names if name.startswith(prefix)}
+    return max((int(number) for number in numbers if re.fullmatch(r"[0-9]{1,3}", number)), default=0) + 1
 
 
 def _unlike(special: ImageText, what: str) -> Misconfigured:

@@ -43,9 +43,12 @@ class Weights:
         """Of all tensors, in the order of the file."""
         return tuple(self._places)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor. Raises: Misconfigured when the file has none of this name."""
-        return self._place(name).shape
+    def shape(self, name: str, sides: int) -> tuple[int, ...]:
+        """The shape of a tensor. Raises: Misconfigured when the file has none of this name with so many sides, none of them 0."""
+        shape = self._place(name).shape
+        if len(shape) != sides or 0 in shape:
+            raise self._other(f"{name} has the shape {list(shape)}")
+        return shape
 
     def read(self, name: str, *shape: int) -> NDArray[np.float32]:
         """A tensor as float32; one that is float32 in the file is not copied.

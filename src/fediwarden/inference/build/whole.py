@@ -4,6 +4,7 @@ What is built lies in a workspace of its own until it is whole; then the model's
 used, and what the numbers mean, is not decided here.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,13 +30,14 @@ from fediwarden.model import Concepts
 # The smallest cosine to the fp32 embedding, over all pictures, with which a tower is kept. 0.98 turns an embedding by 11
 # degrees; spread over 768 dimensions that moves its cosine with a word by about 0.007, which at CLIP's scale of 100 is 0.7
 # in log-odds. A policy's marks are set on the tower in use, so what counts is that its order of pictures stays the same.
-LEAST = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}
+LEAST = {"fp16": 0.999, "int8": 0.98}
 
 _UNIT = 1e-3  # how far from 1 the length of an embedding may be
 _SAME = 1e-3  # how far apart the embeddings of a picture, alone and among others, may be
 _TEXTS = 16  # at once
 _BATCH = 3
 _HALF_BATCH = 8
+_SAY_EVERY = 15.0  # seconds
 
 Progress = Callable[[str], None]
 Array = NDArray[np.float32]
@@ -223,7 +225,13 @@ class _Job:
         run = _opened(path, f"{self.name} {precision}")
         # alone, as the CPU gets them; fp16 is for GPUs, and a CPU spends most of its time on making its weights float32
         step = _HALF_BATCH if precision == "fp16" else 1
-        parts = [run({transformer.IMAGE_INPUT: trial[start : start + step]}) for start in range(0, len(trial), step)]
+        parts: list[Array] = []
+        said = time.monotonic()
+        for start in range(0, len(trial), step):
+            parts.append(run({transformer.IMAGE_INPUT: trial[start : start + step]}))
+            if time.monotonic() - said > _SAY_EVERY:
+                said = time.monotonic()
+                self.progress(f"{start + len(parts[-1])} of {len(trial)} pictures")
         found: Array = np.concatenate(parts)
         together = run({transformer.IMAGE_INPUT: trial[:_BATCH]})
         what = f"the image tower in {precision}"
@@ -261,7 +269,7 @@ class _Job:
     def _embedded(self, weights: Weights, architecture: Architecture, paths: Sequence[Path], texts: Sequence[str]) -> Array:
         tokenizer = tokens.read(paths, architecture.family)
         prefix = transformer.text_prefix(weights)
-        length = weights.shape(f"{prefix}positional_embedding")[0]
+        length, _ = weights.shape(f"{prefix}positional_embedding", 2)
         given = tokenizer(texts, length)
         path = self.work / "text.onnx"
         with folders.writing(self.models_dir):
