@@ -27,7 +27,7 @@ OLD = timedelta(days=180)  # a stored sample of that age is worth a remark
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command(short_help="Set CLIP's marks for a number of flags, on your own media.")(calibrate)
+    app.command(short_help="Set operating points for CLIP by a flag budget, on your media.")(calibrate)
 
 
 class Interrupted(FediwardenError):
@@ -50,11 +50,11 @@ def calibrate(
     again: bool = typer.Option(False, "--again", help="Look at a new sample, though one is stored."),
     json: bool = JSON,
 ) -> int:
-    """Find the marks on CLIP's scores that keep to a flag budget, on a random sample of your own media.
+    """Set the operating points of CLIP's scores that keep to a flag budget, on a random sample of your own media.
 
     Without a calibration, what CLIP finds informs and never decides. The sample is looked at once; another budget or
     policy takes no second look. Nothing is shown, nothing is decided and nothing in any store is changed.
-    `fediwarden rejudge` decides again with the new marks.
+    `fediwarden rejudge` decides again with the new points.
     """
     app = build()
     try:
@@ -266,14 +266,14 @@ def _tell(report: _Report) -> None:
     for line in _remarks(report):
         result(line)
     share = 100 * (1 - report.points.tail)
-    result(f"the marks: for each group and word of [concepts], beyond what {share:.4g} % of your media reach")
+    result(f"operating points: for each group and word of [concepts], beyond what {share:.4g} % of your media reach")
     _tell_base_rate(report)
     result(
         f"all this belongs to {plain(sample.model)} in {sample.precision} with these concepts (version {sample.version}), to the mode "
         f"{report.mode}, and to this policy. Another mode or policy: calibrate again, without a look. Another model: with one"
     )
     if report.first:
-        result("until now CLIP informed and never decided; from now on marks with calibrated = true show")
+        result("until now CLIP informed and never decided; from now on it counts wherever the policy says calibrated = true")
     result("next: `fediwarden rejudge` decides again what was looked at, without opening one picture")
 
 
@@ -292,7 +292,7 @@ def _remarks(report: _Report) -> list[str]:
     seen, said = len(report.sample.looks), []
     if report.alone > report.allowed:
         said.append(
-            f"OVER THE BUDGET: rules that ask for no mark of CLIP suspect {report.alone:,} of {seen:,} by themselves. CLIP's marks "
+            f"OVER THE BUDGET: rules that ask for no operating point suspect {report.alone:,} of {seen:,} by themselves. CLIP's points "
             "were set beyond the whole sample, so that it adds next to nothing. A larger budget, or other numbers in the policy?"
         )
     elif report.needed > seen:
@@ -304,14 +304,14 @@ def _remarks(report: _Report) -> list[str]:
         )
     elif not report.bound:
         said.append(
-            f"the budget is not used up: no mark is set lower than what {calibration.MOST_TAIL:.0%} of your media reach, "
+            f"the budget is not used up: no point is set lower than what {100 * calibration.MOST_TAIL:.4g} % of your media reach, "
             "however few are then suspected"
         )
     if report.before is not None:
-        said.append(f"the marks in force until now would suspect {report.before:,} of this sample instead of {report.hits:,}")
+        said.append(f"the points in force until now would suspect {report.before:,} of this sample instead of {report.hits:,}")
         if report.before > report.hits and interval(report.before, seen).low > report.flags.high:
             said.append(
-                "THE MARKS ROSE: your media changed, or somebody brought many pictures that raise them (docs/calibration.md)"
+                "THE POINTS ROSE: your media changed, or somebody brought many pictures that raise them (docs/calibration.md)"
             )
     if report.age > OLD:
         said.append(f"the sample is {duration(report.age.total_seconds())} old; --again looks at a new one")
