@@ -1,13 +1,14 @@
 """How the embedded default's scores move when only the rendering of skin or light changes; benign pictures, no rate of errors.
 
-    python -m pip install --no-deps --target PICTURES scikit-image==0.26.0 matplotlib==3.11.2
+    python -m pip install --no-deps --target PICTURES scikit-image==0.26.0 matplotlib==3.11.2 arcade==3.3.3
     python -m bench.fairness PICTURES --models MODELS [--people FOLDER]
 
-The packages are only unpacked for the pictures in them; neither is imported. `--people` adds photographs of your own, of
+The packages are only unpacked for the pictures in them; none is imported. `--people` adds photographs of your own, of
 adults who agreed. Prints the tables of docs/fairness.md. What this cannot measure is said there.
 """
 
 import argparse
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,13 @@ GRAPHICS = (
     ),
     *(SAMPLES + name for name in ("Minduka_Present_Blue_Pack.png", "logo2.png")),
 )
+# drawn for games: Kenney (CC0) and Luis Zuno
+ARCADE = "arcade/resources/assets/images/"
+FIGURES = (
+    *(f"animated_characters/{who}" for who in ("female_adventurer", "female_person", "male_adventurer", "male_person")),
+    "alien",
+)
+SCENES = ("cybercity_background", "miami_synth_parallax/layers")
 # Ellis Monk, "Monk Skin Tone Scale", 2019, skintone.google, CC BY 4.0
 TONES = ("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "604134", "3a312a", "292420")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -320,20 +328,32 @@ def small_faces(watcher: Watcher, path: Path) -> None:
 
 
 def even(pictures: Path) -> None:
+    def drawn_for_games(folders: Iterable[str]) -> list[tuple[str, Image.Image]]:
+        return [(path.stem, opened(path)) for folder in folders for path in sorted((pictures / ARCADE / folder).glob("*.png"))]
+
     kinds: Mapping[str, Sequence[tuple[str, Image.Image]]] = {
         "photographs": [(Path(name).stem, opened(pictures / name)) for name in PHOTOGRAPHS],
         "graphics and logos": [(Path(name).stem, opened(pictures / name)) for name in GRAPHICS],
+        "cartoon figures, small": drawn_for_games(FIGURES),
+        "drawn scenes": drawn_for_games(SCENES),
         "made here: pages of words": [(str(n), page) for n, page in enumerate(pages())],
         "made here: plain shapes": [(str(n), shapes(640, 480, seed=n)) for n in range(6)],
         "made here: soft drawn faces": [(str(n), picture) for n, picture in enumerate(drawings())],
     }
-    heading("kind", "pictures", "flat: smallest", "median", "largest", "at 0.6 or more")
+    marks = (0.3, 0.4, 0.5, 0.6)
+    heading("kind", "pictures", "flat: smallest", "median", "largest", *(f"from {mark:g}" for mark in marks), "median as JPEG 75")
     for kind, members in kinds.items():
-        values = sorted((evenness(frame_of(picture)), name) for name, picture in members)
-        known = [value for value, _ in values]
-        over = [name for value, name in values if value >= 0.6]
-        named = f" ({', '.join(over)})" if kind == "photographs" and over else ""
-        row(kind, len(known), known[0], known[len(known) // 2], known[-1], f"{len(over)}{named}")
+        known = sorted(evenness(frame_of(picture)) for _, picture in members)
+        lossy = sorted(evenness(frame_of(as_jpeg(picture))) for _, picture in members)
+        over = [sum(value >= mark for value in known) for mark in marks]
+        row(kind, len(known), known[0], known[len(known) // 2], known[-1], *over, lossy[len(lossy) // 2])
+
+
+def as_jpeg(picture: Image.Image) -> Image.Image:
+    with io.BytesIO() as out:
+        picture.save(out, "JPEG", quality=75)
+        with Image.open(out) as image:
+            return image.convert("RGB")
 
 
 def main() -> None:
