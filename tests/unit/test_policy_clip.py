@@ -221,7 +221,7 @@ def test_the_default_policy_asks_clip_about_each_cheap_hint() -> None:
     young = Finding("face", 0.3, "b", "1", measures={"side": 30.0, "age": 20.0, "under_18": 0.1})
     adult = replace(young, measures={"side": 30.0, "age": 45.0, "under_18": 0.01})
 
-    for one in (Finding("exposed", 0.1, "b", "1"), Finding("explicit", 0.1, "b", "1"), Finding("flat", 0.7, "b", "1"), young):
+    for one in (Finding("exposed", 0.1, "b", "1"), Finding("explicit", 0.1, "b", "1"), Finding("flat", 0.4, "b", "1"), young):
         assert made.asks_further([one]), one
     for one in (Finding("exposed", 0.05, "b", "1"), Finding("flat", 0.3, "b", "1"), adult):
         assert not made.asks_further([one]), one

@@ -30,7 +30,7 @@ from fediwarden.model import EngineVersion, Finding, Look, Standing, Step, Store
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
-    app.command()(status)
+    app.command(short_help="How things stand; first of all what is not scanned.")(status)
     app.command(name="list", short_help="Every object that the ledger knows, or those that meet filters.")(list_objects)
     app.command(short_help="Say why an object was decided as it was, and what was done.")(explain)
 
