@@ -233,7 +233,7 @@ class Hub:
                 if again.wait is not None and again.wait > _PATIENCE:
                     raise Unreached(f"{again}, and asks to wait {again.wait:.0f} s{there}", hint=hint) from again
                 if failed >= _TRIES:
-                    raise Unreached(f"the hub does not answer as it should: {again}{there}", hint=hint) from again
+                    raise Unreached(f"no model could be fetched: {again}{there}", hint=hint) from again
                 self.sleep(again.wait if again.wait is not None else min(30.0, 2.0**failed / 2))
         raise Unreached(f"the hub {self.host} breaks off again and again", hint=_GO_ON)
 

@@ -207,7 +207,7 @@ def _manifest(entry: Entry, origin: HubOrigin, kept: tuple[ModelFile, ...], wher
     (source,) = (file for file in kept if file.role is Role.SOURCE)
     found = weights.check(where[source.name], entry, source.name)
     for file in kept:
-        if file.role is Role.TOKENIZER and file.name.endswith(".json"):
+        if file.name == "tokenizer.json":
             _json(where[file.name], file.name)
     return Manifest(
         entry.name,
@@ -223,11 +223,12 @@ def _manifest(entry: Entry, origin: HubOrigin, kept: tuple[ModelFile, ...], wher
 
 def _json(path: Path, called: str) -> None:
     try:
-        sound = isinstance(json.loads(path.read_bytes()), dict)
+        said = json.loads(path.read_bytes())
+        sound = isinstance(said, dict) and "model" in said  # the one part that no tokenizer.json can be without
     except (ValueError, RecursionError):
         sound = False
     if not sound:
-        raise Misconfigured(f"{called} is not a tokenizer's file: it holds no JSON object", hint="fetch it again")
+        raise Misconfigured(f"{called} is not a tokenizer's file: it holds no JSON object with a model", hint="fetch it again")
 
 
 def _put(models_dir: Path, made: Manifest, parts: Mapping[str, Path], before: Manifest | None, say: Say) -> Manifest:
@@ -301,7 +302,7 @@ def _import_built(
         before = _replaceable(models_dir, manifest)
         _room(models_dir, sum(file.size for file in manifest.files))
         for file in manifest.files:
-            say(f"copying {file.name} ({file.size / 1e6:,.1f} MB)")
+            say(f"copying {file.name} ({file.size:,} bytes)")
             if folders.copy(paths[file.name], work / file.name) != (file.sha256, file.size):
                 raise Misconfigured(f"{given / file.name} is not what the manifest beside it says", hint="copy the folder again")
         parts = {file.name: work / file.name for file in manifest.files}
@@ -340,7 +341,7 @@ def _import_weights(
         _room(models_dir, sum(sizes.values()))
         kept = []
         for known in entry.files:
-            say(f"copying {known.name} ({sizes[known.name] / 1e6:,.1f} MB)")
+            say(f"copying {known.name} ({sizes[known.name]:,} bytes)")
             sha256, size = folders.copy(paths[known.name], work / known.name)
             promised = known.sha256 or (paths[known.name].name if manifests.DIGEST.fullmatch(paths[known.name].name) else "")
             if promised not in ("", sha256):

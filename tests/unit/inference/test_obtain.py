@@ -202,8 +202,9 @@ def test_what_is_not_the_architecture_is_refused_whatever_it_is_called(
     assert left_of(home) == set()
 
 
-def test_a_page_in_place_of_a_tokenizer_is_refused(server: HubServer, home: Path) -> None:
-    server.files["tokenizer.json"] = b"<html>"
+@pytest.mark.parametrize("page", [b"<html>", b"{}", b'"a model"', b"[" * 100_000])
+def test_a_page_in_place_of_a_tokenizer_is_refused(server: HubServer, home: Path, page: bytes) -> None:
+    server.files["tokenizer.json"] = page
 
     with pytest.raises(Misconfigured, match="tokenizer"):
         obtain.pull(home, ENTRY, hub_of(server))
