@@ -45,7 +45,7 @@ app = typer.Typer(
 for group in (setup, look, see, act, calibrate, bench):
     group.register(app)
 app.add_typer(vault.app, name="vault", short_help="The sealed evidence: make its keys, list, verify, open.")
-app.add_typer(models.app, name="models", short_help="The models: install, list, verify by hash.")
+app.add_typer(models.app, name="models", short_help="The models: fetch, build, list, verify by hash.")
 app.add_typer(drill.app, name="drill", short_help="Prove a deployment with a harmless picture.")
 
 
