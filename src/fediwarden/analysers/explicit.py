@@ -26,10 +26,10 @@ class Explicit:
 
     def look(self, image: Image.Image) -> float:
         """The score of an RGB image, from 0 to 1."""
-        return float(self._session.run(_prepared(image))[0, 1])
+        return float(self._session.run(prepared(image))[0, 1])
 
 
-def _prepared(image: Image.Image) -> NDArray[np.float32]:
+def prepared(image: Image.Image) -> NDArray[np.float32]:
     """The middle of the resized picture as (1, 224, 224, 3).
 
     The network was trained on JPEG files, and its reference saves the resized picture as one and reads it again. Leaving

@@ -52,11 +52,11 @@ class Exposed:
     def look(self, image: Image.Image) -> tuple[float, list[Face]]:
         """The highest score of an uncovered part anywhere in an RGB image, and the faces in it, surest first."""
         width, height = image.size
-        rows = self._session.run(_prepared(image))[0]
+        rows = self._session.run(prepared(image))[0]
         return float(rows[_EXPOSED].max()), _faces(rows, width, height)
 
 
-def _prepared(image: Image.Image) -> NDArray[np.float32]:
+def prepared(image: Image.Image) -> NDArray[np.float32]:
     """The whole picture in the upper left of a black square, as (1, 3, 320, 320).
 
     The square of the original picture is never built: scaling first and padding then has the same geometry. The channels
