@@ -128,7 +128,9 @@ class ModelsSettings(_Section):
     """Where `models pull` fetches image-text models; scans fetch nothing."""
 
     hub: str = Field("https://huggingface.co", description="The model hub, or a mirror of it; HTTPS only.")
-    proxy: str = Field("", description="A proxy for the hub, such as http://proxy:3128; empty takes HTTPS_PROXY of the environment.")
+    proxy: str = Field(
+        "", description="A proxy for the hub, such as http://proxy:3128; empty takes HTTPS_PROXY of the environment."
+    )
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(30, description="Seconds to wait for the next byte.")
 
 

@@ -79,7 +79,9 @@ def _part(graph: memoryview, inputs: Sequence[str], outputs: Sequence[str]) -> b
     if idle := set(inputs) - used:
         raise ValueError(f"nothing reads {', '.join(sorted(idle))}")
 
-    parts: list[bytes | memoryview] = [raw for number, _, raw in fields if number not in (_NODE, _WEIGHTS, _INPUT, _OUTPUT, _VALUE)]
+    parts: list[bytes | memoryview] = [
+        raw for number, _, raw in fields if number not in (_NODE, _WEIGHTS, _INPUT, _OUTPUT, _VALUE)
+    ]
     parts += [nodes[number][0] for number in sorted(needed)]  # the order of a model is one in which it can be computed
     parts += [raw for name, raw in weights.items() if name in used]
     parts += [given.get(name) or _field(_INPUT, _value(name)) for name in inputs]
