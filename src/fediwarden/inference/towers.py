@@ -164,7 +164,7 @@ def text_vectors(models_dir: Path, manifest: Manifest, concepts: Concepts) -> ND
     data = registry.read_file(models_dir, manifest, file)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            vectors = arrays["vectors"].astype(np.float32, casting="same_kind", copy=False)
+            vectors: NDArray[np.float32] = arrays["vectors"].astype(np.float32, casting="same_kind", copy=False)
             texts = [str(text) for text in arrays["texts"]]
     except (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise Misconfigured(f"{file.name} of {manifest.name} cannot be used: {error}", hint="build the model again") from error
