@@ -51,7 +51,7 @@ def is_pickle(name: str) -> bool:
 def check(path: Path, entry: Entry, called: str = "") -> Weights:
     """Hold a file of weights to the architecture it should have. Raises: Misconfigured saying what it is instead; OSError."""
     called = called or path.name
-    arrays = _arrays(path, called)
+    arrays = read_header(path, called)
     for tensor in entry.tensors:
         found = arrays.get(tensor.name)
         if found is None:
@@ -67,7 +67,7 @@ def check(path: Path, entry: Entry, called: str = "") -> Weights:
     return Weights(_PRECISIONS.get(max(counts, key=lambda kind: counts[kind]), "other"), values, _scale(path, arrays, called))
 
 
-def _arrays(path: Path, called: str) -> Mapping[str, Array]:
+def read_header(path: Path, called: str) -> Mapping[str, Array]:
     """The arrays of a safetensors file, every one inside the file and none over another. Raises: Misconfigured, OSError."""
     with path.open("rb") as source:
         size = os.fstat(source.fileno()).st_size

@@ -256,7 +256,7 @@ def test_a_cut_weights_file_is_refused(tmp_path: Path, size: int) -> None:
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:size])
 
     with (
-        pytest.raises(Misconfigured, match=r"cut\.safetensors is no whole safetensors file"),
+        pytest.raises(Misconfigured, match=r"cut\.safetensors is not a safetensors file"),
         weights.opened(tmp_path / "cut.safetensors") as found,
     ):
         found.read("visual.proj")
@@ -278,7 +278,7 @@ def test_a_cut_weights_file_is_refused(tmp_path: Path, size: int) -> None:
 def test_a_weights_file_with_a_strange_header_is_refused(tmp_path: Path, header: bytes) -> None:
     (tmp_path / "odd.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 16)
 
-    with pytest.raises(Misconfigured, match="no whole safetensors file"), weights.opened(tmp_path / "odd.safetensors"):
+    with pytest.raises(Misconfigured, match="not a safetensors file"), weights.opened(tmp_path / "odd.safetensors"):
         pass
 
 

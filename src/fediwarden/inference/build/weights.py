@@ -1,35 +1,31 @@
 """Reads the tensors of a safetensors file where they lie, without loading it; what a tensor means is not known here."""
 
-import json
 import math
 import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fediwarden.errors import Misconfigured
+from fediwarden.inference.weights import Array, read_header
 
-_LARGEST_HEADER = 100 << 20  # bytes, as the format's own reader has it
-_TYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    kind: str
-    shape: tuple[int, ...]
-    start: int  # in the file
-    end: int
+_TYPES: Mapping[str, str] = {  # others (masks, indices) are never read
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+}
 
 
 class Weights:
     """The tensors of one file, each read when it is asked for."""
 
-    def __init__(self, data: memoryview, places: Mapping[str, _Place], path: Path) -> None:
+    def __init__(self, data: memoryview, places: Mapping[str, Array], path: Path) -> None:
         """Use `opened` instead."""
         self._data = data
         self._places = places
@@ -59,7 +55,7 @@ class Weights:
         place = self._place(name)
         if shape and place.shape != shape:
             raise self._other(f"{name} has the shape {list(place.shape)} where {list(shape)} was expected")
-        stored = np.frombuffer(self._data[place.start : place.end], _TYPES[place.kind]).reshape(place.shape)
+        stored = np.frombuffer(self._bytes(place), _TYPES[place.kind]).reshape(place.shape)
         if place.kind == "BF16":  # the upper half of a float32
             found = (stored.astype(np.uint32) << 16).view(np.float32)
         else:
@@ -81,13 +77,16 @@ class Weights:
                 f"the tokenizer names token {int(wanted.max())}, and {name} has {place.shape[0]}",
                 hint="the tokenizer belongs to another model: pull them together",
             )
-        stored = np.frombuffer(self._data[place.start : place.end], _TYPES[place.kind]).reshape(place.shape)[wanted]
+        stored = np.frombuffer(self._bytes(place), _TYPES[place.kind]).reshape(place.shape)[wanted]
         return (stored.astype(np.uint32) << 16).view(np.float32) if place.kind == "BF16" else stored.astype(np.float32)
 
-    def _place(self, name: str) -> _Place:
+    def _place(self, name: str) -> Array:
         if name not in self._places:
             raise self._other(f"it has no tensor {name}")
         return self._places[name]
+
+    def _bytes(self, place: Array) -> memoryview:
+        return self._data[place.at : place.at + math.prod(place.shape) * np.dtype(_TYPES[place.kind]).itemsize]
 
     def _other(self, what: str) -> Misconfigured:
         return Misconfigured(
@@ -100,36 +99,13 @@ class Weights:
 def opened(path: Path) -> Iterator[Weights]:
     """Map a file into memory for as long as its tensors are read. Raises: Misconfigured when it is no whole safetensors file."""
     try:
+        places = {name: array for name, array in read_header(path, path.name).items() if array.kind in _TYPES}
         with path.open("rb") as file:
-            places = _header(file.read(8), file.read, path.stat().st_size)
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Misconfigured(
-            f"{path.name} is no whole safetensors file: {error}", hint="pull or import the weights again"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: nothing to map
+        raise Misconfigured(f"{path} cannot be read: {error}", hint="pull or import the weights again") from error
     try:
         yield Weights(memoryview(mapped), places, path)
     finally:
         with suppress(BufferError):  # somebody still holds an array of it, and the map goes when that does
             mapped.close()
-
-
-def _header(length: bytes, read: Any, size: int) -> dict[str, _Place]:
-    """Where the tensors lie. Raises: ValueError, KeyError, TypeError, AttributeError for what is no header."""
-    count = int.from_bytes(length, "little")
-    if len(length) != 8 or not 2 <= count <= min(_LARGEST_HEADER, size - 8):
-        raise ValueError("it is cut short, or has no header")
-    start = 8 + count
-    places: dict[str, _Place] = {}
-    for name, row in json.loads(read(count)).items():
-        if name == "__metadata__":
-            continue
-        kind, shape = row["dtype"], tuple(int(side) for side in row["shape"])
-        begin, end = row["data_offsets"]
-        if kind not in _TYPES:
-            continue  # masks and indices of other kinds are never read
-        fits = end - begin == math.prod(shape) * np.dtype(_TYPES[kind]).itemsize
-        if not fits or min(shape, default=0) < 0 or not 0 <= begin <= end <= size - start:
-            raise ValueError(f"the tensor {name} is cut short")
-        places[name] = _Place(kind, shape, start + begin, start + end)
-    return places
