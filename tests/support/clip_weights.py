@@ -35,6 +35,7 @@ TINY = Sizes()
 TINY_SIGLIP = Sizes("siglip", length=64, dimensions=128)
 VIT_B_32 = Sizes("clip", 768, 12, 32, 224, 512, 12, 49408, 77, 512)
 VIT_L_14 = Sizes("clip", 1024, 24, 14, 224, 768, 12, 49408, 77, 768)
+SIGLIP2_B_16 = Sizes("siglip", 768, 12, 16, 224, 768, 12, 256000, 64, 768)
 
 
 def shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
