@@ -432,7 +432,7 @@ def test_a_done_deed_is_not_owed_and_the_object_is_hidden_not_gone(ledger: Ledge
     assert not entry.gone
     assert entry.deed == (Act.HIDE, DeedState.DONE)
     assert [event.state for event in ledger.hidden()] == [DeedState.DONE]
-    assert ledger.totals(ENGINE) == Totals(items=1, hidden=1)
+    assert ledger.totals(ENGINE) == Totals(items=1, hidden=1, seen=1)
 
 
 def test_a_rejudged_hidden_object_is_not_owed(ledger: Ledger) -> None:
@@ -604,3 +604,47 @@ def test_many_threads_write_and_read_at_once(ledger: Ledger) -> None:
     assert failures == []
     assert ledger.totals(ENGINE).owed == 160
     assert len(list(ledger.hidden())) == 40
+
+
+# --- what the cascade showed
+
+
+def drawn(score: float = 0.0) -> list[Finding]:
+    """What is found in an object that the dear analyser saw only because it was drawn."""
+    return [Finding("sampled", 1.0, "cascade", "1"), a_finding(score)]
+
+
+def test_what_the_sample_found_still_counts_when_it_was_hidden(ledger: Ledger) -> None:
+    run = begun(ledger)
+    ledger.record(run, [(a_look(a_ref("found"), findings=drawn(0.9)), a_decision())])
+    ledger.record(run, [(a_look(a_ref(f"other-{n}"), findings=drawn()), a_decision(Step.PASS)) for n in range(3)])
+    before = ledger.totals(ENGINE)
+
+    do(ledger, a_ref("found"), DeedState.BEGUN, DeedState.SEALED, DeedState.MOVED, DeedState.DONE)
+    after = ledger.totals(ENGINE)
+
+    assert (before.seen, before.sampled, before.sampled_contents, before.sampled_flagged) == (4, 4, 4, 1)
+    assert (after.seen, after.sampled, after.sampled_contents, after.sampled_flagged) == (4, 4, 4, 1)
+    assert (after.objects, after.hidden) == (3, 1)
+
+
+def test_the_sample_is_of_contents_so_that_the_same_bytes_count_once(ledger: Ledger) -> None:
+    run = begun(ledger)
+    many = [(a_look(a_ref(f"copy-{n}"), content="one", findings=drawn(0.9)), a_decision()) for n in range(9)]
+
+    ledger.record(run, [*many, (a_look(a_ref("other"), findings=drawn()), a_decision(Step.PASS))])
+
+    found = ledger.totals(ENGINE)
+    assert (found.seen, found.sampled, found.sampled_contents, found.sampled_flagged) == (10, 10, 2, 1)
+
+
+def test_drills_are_no_find_of_the_sample_and_what_was_not_seen_is_not_in_it(ledger: Ledger) -> None:
+    run = begun(ledger)
+    ledger.record(run, [(a_look(a_ref("drill"), findings=drawn()), a_decision(drill=True))])
+    ledger.record(run, [(a_look(a_ref("broken"), Standing.BROKEN, findings=drawn(0.9)), a_decision())])
+    ledger.record(run, [(a_look(a_ref("later"), findings=drawn()), a_decision(Step.PASS))])
+    ledger.record(run, [(a_look(a_ref("later"), Standing.UNREACHED), None)])
+
+    found = ledger.totals(ENGINE)
+
+    assert (found.seen, found.further, found.sampled, found.sampled_flagged) == (1, 0, 1, 0)

@@ -73,7 +73,7 @@ def status(json: bool = JSON) -> int:
                 "profile": app.settings.profile or None,
                 "engine": engine,
                 "engine_problem": problem,
-                "analysis": {**analysis, **_missed_json(totals)} if analysis else None,
+                "analysis": {**analysis, **_missed_json(analysis, totals)} if analysis else None,
                 "policy": app.policy.digest,
                 "cage": app.settings.media.cage,
                 "cage_layers": dict(layers),
@@ -120,27 +120,28 @@ def _analysis(app: App) -> dict[str, object]:
     }
 
 
-def _missed(totals: Totals) -> tuple[int, Interval] | None:
-    """How many seen objects CLIP was never shown, and the share of such that it would have flagged; None without a sample."""
-    if not totals.sampled:
-        return None
-    return totals.seen - totals.further - totals.sampled, interval(totals.sampled_flagged, totals.sampled)
+def _missed(totals: Totals) -> Interval | None:
+    """The share of the contents never shown to CLIP that would be suspected; None without a sample.
+
+    Contents, because bytes are drawn: what lies there a thousand times was drawn once.
+    """
+    return interval(totals.sampled_flagged, totals.sampled_contents) if totals.sampled_contents else None
 
 
-def _missed_json(totals: Totals) -> dict[str, object]:
-    missed = _missed(totals)
+def _missed_json(analysis: Mapping[str, object], totals: Totals) -> dict[str, object]:
+    share = _missed(totals)
+    rest = totals.seen - totals.further - totals.sampled
     return {
         "seen": totals.seen,
         "further": totals.further,
         "sampled": totals.sampled,
+        "sampled_contents": totals.sampled_contents,
         "sampled_flagged": totals.sampled_flagged,
-        "not_shown": missed[0] if missed else None,
-        "missed": [round(missed[0] * bound, 2) for bound in _bounds(missed[1])] if missed else None,
+        "not_shown": rest if share else None,
+        "missed": [round(rest * bound, 2) for bound in (share.share, share.low, share.high)]
+        if share and analysis["calibrated"]
+        else None,
     }
-
-
-def _bounds(share: Interval) -> tuple[float, float, float]:
-    return share.share, share.low, share.high
 
 
 def _tell_analysis(analysis: Mapping[str, object], totals: Totals) -> None:
@@ -156,12 +157,13 @@ def _tell_analysis(analysis: Mapping[str, object], totals: Totals) -> None:
             f"    CLIP was shown {shown:,} of {totals.seen:,} seen objects ({shown / totals.seen:.1%}): "
             f"{totals.further:,} for what was found in them, {totals.sampled:,} at random"
         )
-    if (missed := _missed(totals)) is not None:
-        rest, share = missed
+    if analysis["calibrated"] and (share := _missed(totals)) is not None:
+        rest = totals.seen - totals.further - totals.sampled
+        missed = share.of(rest)
         result(
-            f"    what the cascade misses: {totals.sampled_flagged:,} of {totals.sampled:,} at random are suspected, so of the "
-            f"{rest:,} not shown about {rest * share.share:,.0f} would be ({rest * share.low:,.0f} to {rest * share.high:,.0f}, "
-            "19 times in 20)" + ("" if analysis["calibrated"] else "; says nothing while CLIP decides nothing")
+            f"    what the cascade misses: {totals.sampled_flagged:,} of {totals.sampled_contents:,} at random are suspected, so of the "
+            f"{rest:,} not shown about {missed.share:,.0f} would be ({missed.low:,.0f} to {missed.high:,.0f}, "
+            "19 times in 20)"
         )
 
 

@@ -469,13 +469,15 @@ class Ledger:
             asked = connection.execute(queries()["totals_further"], {"engine": engine}).all()
         lacking: defaultdict[str, int] = defaultdict(int)
         steps: defaultdict[str, int] = defaultdict(int)
-        objects = gone = 0
+        objects = gone = hidden_seen = 0
         for row in groups:
-            if row.place == "present":
+            if row.place == "hidden":
+                hidden_seen += row.number if row.lacking in (None, "partly") else 0
+            elif row.place == "present":
                 objects += row.number
                 lacking[row.lacking or ""] += row.number
                 steps[row.step or ""] += row.number
-            elif row.place == "gone":
+            else:
                 gone += row.number
         scanned = lacking.pop("", 0)
         unsettled = ("never looked at", "unreached", CHANGED_SINCE, "other engine version")
@@ -492,10 +494,11 @@ class Ledger:
             owed_drill=owed.get(True, 0),
             hidden=hidden,
             gone=gone,
-            seen=scanned + lacking.get("partly", 0),
+            seen=scanned + lacking.get("partly", 0) + hidden_seen,
             further=sum(row.number for row in asked if row.found),
             sampled=sum(row.number for row in asked if not row.found),
-            sampled_flagged=sum(row.number for row in asked if not row.found and row.flagged),
+            sampled_contents=sum(row.contents for row in asked if not row.found),
+            sampled_flagged=sum(row.contents for row in asked if not row.found and row.flagged),
         )
 
     def verify(self) -> list[str]:

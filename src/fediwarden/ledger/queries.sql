@@ -289,14 +289,17 @@ WHERE d.act = 'hide' AND d.state IN ('done', 'moved')
 SELECT COUNT(*) FROM (SELECT sha256 FROM objects WHERE sha256 IS NOT NULL GROUP BY sha256) AS items;
 
 -- name: totals_further
--- Present objects that the dear analyser was asked about by this engine: by what was found, or by the random sample alone.
-SELECT w.found AS found, CASE WHEN o.step = 'quarantine' THEN 1 ELSE 0 END AS flagged, COUNT(*) AS number
+-- Objects that the dear analyser was asked about by this engine: by what was found, or by the random sample alone. Hidden ones
+-- count: the sample would forget what it found as soon as it is acted on. What could not be seen and drills are no evidence.
+SELECT w.found AS found, CASE WHEN o.step = 'quarantine' AND d.drill = 0 THEN 1 ELSE 0 END AS flagged,
+    COUNT(*) AS number, COUNT(DISTINCT o.sha256) AS contents
 FROM (
     SELECT f.look, MAX(CASE f.concept WHEN 'further' THEN 1 ELSE 0 END) AS found
     FROM findings f WHERE f.concept IN ('further', 'sampled') GROUP BY f.look
 ) w
 JOIN objects o ON o.look = w.look
-WHERE o.gone_at IS NULL AND o.engine = :engine
+LEFT JOIN decisions d ON d.id = o.decision
+WHERE (o.gone_at IS NULL OR o.hidden_by IS NOT NULL) AND o.engine = :engine AND (o.lacking IS NULL OR o.lacking = 'partly')
 GROUP BY 1, 2;
 
 -- name: chain

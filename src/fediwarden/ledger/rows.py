@@ -92,7 +92,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The whole ledger in numbers. Everything but `items`, `gone`, `hidden` and the owed counts is about present objects."""
+    """The whole ledger in numbers.
+
+    Everything but `items`, `gone`, `hidden`, the owed counts and what begins at `seen` is about present objects.
+    """
 
     objects: int = 0
     items: int = 0  # different contents, gone ones included
@@ -106,10 +109,11 @@ class Totals:
     owed_drill: int = 0
     hidden: int = 0  # could be restored
     gone: int = 0
-    seen: int = 0  # by this engine version, wholly or partly
+    seen: int = 0  # by this engine version, wholly or partly; present or hidden by us
     further: int = 0  # of these: what the dear analyser was asked about because of what was found in it
     sampled: int = 0  # and what it was asked about only because it is in the random sample
-    sampled_flagged: int = 0  # those of the sample whose current decision is quarantine
+    sampled_contents: int = 0  # how many different contents are in that sample: bytes are drawn, not objects
+    sampled_flagged: int = 0  # how many of these contents are suspected, drills left out
 
 
 def encoded(key: str) -> bytes:
