@@ -42,6 +42,7 @@ from fediwarden.stores.open import open_keeper, open_reader
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.vault import Vault, read_recipients
 
+SWITCH = 0.0005  # seconds one thread may keep the others from the interpreter; what they hold it for is much shorter
 UNTOLD = "unknown"  # an actor whose name the system does not know
 
 
@@ -250,9 +251,12 @@ class App:
         """The looker with its cage started, and closed at the end. Raises: Misconfigured when a layer of the cage is missing."""
         looker = self.looker
         self.cage.start()
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH)
         try:
             yield looker
         finally:
+            sys.setswitchinterval(before)
             self.cage.close()
 
     def layers(self) -> Layers:
@@ -264,11 +268,17 @@ class App:
         return Layers(self.cage.layers, self.cage.formats)
 
     @property
+    def cores(self) -> int:
+        """Processors that this process may use."""
+        return len(os.sched_getaffinity(0))
+
+    @property
     def pace(self) -> Pace:
         """How much is done at once."""
         scan = self.settings.scan
         return Pace(
-            workers=scan.workers or len(os.sched_getaffinity(0)),
+            # one more than there are processors: while one waits for its decoder, another computes (bench/RESULTS.md)
+            workers=scan.workers or self.cores + 1,
             fetchers=scan.fetchers,
             object_limit=scan.max_object_mb << 20,
             in_flight=scan.in_flight_mb << 20,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import typer
 
-from fediwarden.app import App
+from fediwarden.app import SWITCH, App
 from fediwarden.cli.common import JSON, build
 from fediwarden.cli.output import duration, emit, plain, result, row, say, show, size, table, tell
 from fediwarden.errors import Exit, FediwardenError, Misconfigured, Unreached
@@ -65,7 +65,9 @@ def bench(
         row(shown, part.title, f"{rate:.2f}", f"{1000 / rate:,.0f}", size(int(found["memory"])), part.published)
     if not json:
         show(shown)
-        result(f"on {app.pace.workers} workers; memory of all processes together. A GPU model's memory on the card is not in it.")
+        result(
+            f"with {app.pace.workers} pictures at a time; memory of all processes together. A GPU model's memory on the card is not in it."
+        )
         result("published accuracy is on everyday objects (ImageNet, zero-shot); quality for this purpose is unmeasured")
     code = _stores(app, stores or [], measured, json=json)
     return code if code or len(measured) == len(parts) else Exit.CONFIGURATION
@@ -125,6 +127,7 @@ def _measure_part(app: App, seconds: str, name: str) -> int:
 def _cage(app: App, seconds: float, *, embedded: bool) -> Rate:
     pictures = blobs(benign.jpegs(PICTURES))
     looker = app.looker_of(app.embedded if embedded else ())
+    sys.setswitchinterval(SWITCH)  # as a scan has it
     with app.cage:
         return measure(lambda number: looker.look(pictures[number % PICTURES]), app.pace.workers, seconds)
 

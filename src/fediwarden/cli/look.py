@@ -218,7 +218,7 @@ def _table(tally: Tally, seconds: float, owed: int, *, cascaded: bool) -> None:
 
 
 def _estimate(app: App, stores: list[str], *, json: bool) -> int:
-    cores = app.pace.workers
+    cores = app.settings.scan.workers or app.cores
     rate = ASSUMED_RATE * cores
     failed: list[FediwardenError] = []
     shown = table("store", ">objects", ">size", ">requests", ">hours")
