@@ -166,9 +166,19 @@ def parsed(table: Mapping[str, Any], name: str) -> Manifest:
         raise ValueError("it names a file twice")
     _, measures, licence, size, precision = words
     given = table["origin"]
-    origin = HubOrigin(**given) if "repository" in given else Origin(**given)
+    origin = _hub_origin(given) if "repository" in given else Origin(**given)
     image_text = image_text_of(table["image_text"]) if "image_text" in table else None
     return Manifest(name, measures, licence, size, precision, origin, kept, image_text)
+
+
+def _hub_origin(row: Mapping[str, Any]) -> HubOrigin:
+    origin = HubOrigin(**row)
+    words = (origin.repository, origin.revision, origin.source)
+    if not all(isinstance(word, str) for word in words) or not isinstance(origin.verified, bool):
+        raise TypeError("its origin is none")
+    if not re.fullmatch(r"([0-9a-f]{40})?", origin.revision) or (origin.source and not DIGEST.fullmatch(origin.source)):
+        raise ValueError("its origin has no revision or SHA-256")
+    return origin
 
 
 def _file(row: Mapping[str, Any]) -> ModelFile:

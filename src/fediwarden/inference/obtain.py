@@ -307,8 +307,18 @@ def _import_built(
                 raise Misconfigured(f"{given / file.name} is not what the manifest beside it says", hint="copy the folder again")
         parts = {file.name: work / file.name for file in manifest.files}
         source = manifest.only(Role.SOURCE)
-        if entry is not None and source is not None:
-            _manifest(entry, HubOrigin("", ""), tuple(file for file in manifest.files if file.role in _ORIGINALS), parts)
+        if entry is not None:
+            special = manifest.image_text
+            assert special is not None  # noqa: S101 - a fact of `_foreign`
+            known = entry.image_text(special.scale)
+            if source is not None:
+                originals = tuple(file for file in manifest.files if file.role in _ORIGINALS)
+                known = _manifest(entry, HubOrigin("", ""), originals, parts).image_text or known
+            if replace(special, agreements=()) != known:
+                raise Misconfigured(
+                    f"{given} prepares pictures or scales scores otherwise than {entry.name} does",
+                    hint="build it with this release, or keep an entry of your own for it in the catalogue",
+                )
         return Obtained(_put(models_dir, _as_verified(manifest, entry), parts, before, say), fresh=True)
 
 

@@ -397,11 +397,18 @@ def test_a_built_folder_with_an_altered_file_is_refused(tmp_path: Path, home: Pa
         (f'name = "{WEIGHTS}"', 'name = "../../../etc/passwd.safetensors"'),
         ("[image_text]", "[image_tex]"),
         ("dimensions = 300", "dimensions = 0"),
+        (f'revision = "{REVISION}"', "revision = 5"),
+        (f'revision = "{REVISION}"', 'revision = "../../elsewhere"'),
+        (f'source = "{SOURCE}"', "source = []"),
+        ("verified = false", 'verified = "yes"'),
+        ("deviation = [", "deviation = [9"),  # pictures would all look alike, and the weights be the right ones
+        ("scale = 1", "scale = 9"),
     ],
 )
 def test_a_foreign_manifest_that_asks_for_something_else_is_refused(tmp_path: Path, home: Path, was: str, becomes: str) -> None:
     pulled(home)
     manifest = home / "tiny-clip" / "manifest.toml"
+    assert was in manifest.read_text()
     manifest.write_text(manifest.read_text().replace(was, becomes))
 
     with pytest.raises(Misconfigured):
