@@ -261,7 +261,7 @@ def _known(built: App) -> tuple[Entry, ...]:
 def _licensed(entry: Entry, built: App, *, accept: bool) -> None:
     """Let a licence pass that allows a server's use, or was accepted. Raises: Misconfigured."""
     if entry.research_only and not accept:
-        page = f"{built.configuration.settings.models.hub.rstrip('/')}/{entry.repository}"
+        page = f"{Hub(built.configuration.settings.models.hub).place}/{entry.repository}"
         raise Misconfigured(
             f"{entry.name} may be used for research only: {entry.licence}",
             hint=f"read the licence at {page}; if your use is research, add --accept-licence",

@@ -89,7 +89,12 @@ class Hub:
     @property
     def host(self) -> str:
         """Its name, for people."""
-        return urlsplit(self.address).netloc or self.address
+        return _bare(self.address) or "the hub"
+
+    @property
+    def place(self) -> str:
+        """Its address without a name and password: for people, and for files."""
+        return urlsplit(self.address)._replace(netloc=_bare(self.address)).geturl().rstrip("/")
 
     def revision(self, repository: str, branch: str = "main") -> str:
         """The commit that a branch of a repository is at: 40 hexadecimal digits.
@@ -124,7 +129,9 @@ class Hub:
     def _base(self) -> str:
         parts = urlsplit(self.address)
         if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname)):
-            raise Misconfigured(f"models.hub is no HTTPS address: {self.address}", hint='such as "https://huggingface.co"')
+            raise Misconfigured(
+                f"models.hub is no HTTPS address: {_bare(self.address) or parts.path}", hint='such as "https://huggingface.co"'
+            )
         return self.address.rstrip("/")
 
     @contextmanager
@@ -162,7 +169,7 @@ class Hub:
         except httpx2.InvalidURL as error:
             raise Refused(f"{self.host} sends on to an address that is none", hint="check models.hub") from error
         except httpx2.TransportError as error:
-            raise _Again(f"{urlsplit(url).netloc} {self._in_words(error)}") from error
+            raise _Again(f"{_bare(url)} {self._in_words(error)}") from error
         raise Refused(f"{self.host} sends in circles for {what}", hint="check models.hub")
 
     def _in_words(self, error: "httpx2.TransportError") -> str:
@@ -186,14 +193,14 @@ class Hub:
             raise Refused(f"{self.host} sends on to an address that is none", hint="check models.hub") from error
         if parts.scheme != "https" and not (parts.scheme == "http" and here):
             raise Refused(
-                f"{self.host} sends on to {parts.scheme}://{parts.netloc}, which is not HTTPS; nothing was fetched from there",
+                f"{self.host} sends on to {parts.scheme}://{_bare(onward)}, which is not HTTPS; nothing was fetched from there",
                 hint="check models.hub",
             )
         return onward
 
     def _judge(self, response: "httpx2.Response", url: str, what: str) -> None:
         """Let a success pass. Raises: _Again, Refused, Misconfigured."""
-        status, who = response.status_code, urlsplit(url).netloc
+        status, who = response.status_code, _bare(url)
         if status in (200, 206, 416):
             return
         if status in _BUSY:
@@ -356,7 +363,7 @@ class _Transfer:
         return kept
 
     def _identity(self) -> str:
-        return f"{self._hub.address} {self._wanted.repository} {self._wanted.revision} {self._wanted.file}"
+        return f"{self._hub.place} {self._wanted.repository} {self._wanted.revision} {self._wanted.file}"
 
     def _remember(self, etag: str, linked: str, promised: bool, total: int) -> None:
         said = {"of": self._identity(), "etag": etag, "linked": linked, "promised": "yes" if promised else "", "size": total}
@@ -371,6 +378,11 @@ class _Transfer:
             f"{self._name} is not the file it should be: {because}",
             hint="nothing was installed; a file at a revision never changes by itself, so check models.hub and what is before it",
         )
+
+
+def _bare(url: str) -> str:
+    """Host and port of an address, for people: without the name and password that a mirror may ask for."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _loopback(host: str | None) -> bool:

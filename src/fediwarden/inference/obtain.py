@@ -272,14 +272,14 @@ def _begun(pulling: Path, entry: Entry, hub: Hub) -> str:
     try:
         said = json.loads((pulling / _STATE).read_text(encoding="utf-8"))
         revision = str(said["revision"])
-        same = (said["hub"], said["repository"]) == (hub.address, entry.repository)
+        same = (said["hub"], said["repository"]) == (hub.place, entry.repository)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return ""
     return revision if same and catalogue.REVISION.fullmatch(revision) else ""
 
 
 def _remember(pulling: Path, entry: Entry, hub: Hub, revision: str) -> None:
-    said = {"hub": hub.address, "repository": entry.repository, "revision": revision}
+    said = {"hub": hub.place, "repository": entry.repository, "revision": revision}
     (pulling / _STATE).write_text(json.dumps(said), encoding="utf-8")
 
 

@@ -308,6 +308,18 @@ def test_nobody_there_is_said_in_one_line() -> None:
     assert "models.proxy" in caught.value.hint
 
 
+def test_the_password_of_a_mirror_is_in_no_line() -> None:
+    hub = Hub("http://somebody:secret@127.0.0.1:9", sleep=at_once)
+
+    with pytest.raises(Unreached) as told:
+        hub.revision(REPOSITORY)
+    assert "127.0.0.1:9" in str(told.value)
+    assert "secret" not in f"{told.value} {told.value.hint} {hub.host} {hub.place}"
+    with pytest.raises(Misconfigured) as told_of_http:
+        Hub("http://somebody:secret@hub.example.org").revision(REPOSITORY)
+    assert "secret" not in str(told_of_http.value)
+
+
 def test_a_proxy_that_cannot_be_used_is_said_by_its_setting() -> None:
     with pytest.raises(Misconfigured, match="proxy"):
         Hub("https://hub.example.org", proxy="gopher://x").revision(REPOSITORY)
