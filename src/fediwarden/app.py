@@ -148,11 +148,16 @@ class App:
 
     @cached_property
     def mode(self) -> str:
-        """How much looks at a picture: "fast", "balanced" or "thorough". Raises: Misconfigured."""
+        """How much looks at a picture: "fast", "balanced" or "thorough". Raises: Misconfigured.
+
+        Left to itself it is no cascade for a policy that names nothing for it to go by: CLIP would see the sample alone.
+        """
         if self.settings.analysis.mode:
             return self.settings.analysis.mode
         built = any(manifest.precisions for manifest in registry.image_text(self.configuration.models))
-        return "balanced" if built and self.policy.concepts is not None else "fast"
+        if not built or self.policy.concepts is None:
+            return "fast"
+        return "balanced" if self.policy.further else "thorough"
 
     @cached_property
     def clip_choice(self) -> Choice | None:
@@ -209,6 +214,23 @@ class App:
     def calibrated(self) -> bool:
         """Whether operating points are known for the CLIP that is in use; without, it informs and never decides."""
         return self.clip_version in self.calibrated_versions
+
+    @property
+    def rules(self) -> str:
+        """Digest of the policy's marks and rules, whatever they are held to. Raises: Misconfigured."""
+        return parse(*self.policy_text).digest
+
+    @property
+    def counted_otherwise(self) -> str:
+        """For what else the flags were counted when this CLIP was calibrated, in words; "" where it was for mode and policy of now."""
+        known = calibration.chosen(self.configuration.calibration)
+        now = next((one for one in known if one.points.version == self.clip_version), None)
+        others = []
+        if now is not None and now.mode != self.mode:
+            others.append(f"the mode {now.mode}")
+        if now is not None and now.rules != self.rules:
+            others.append("another policy")
+        return " and ".join(others)
 
     @property
     def calibrated_versions(self) -> frozenset[str]:

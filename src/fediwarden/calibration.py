@@ -131,6 +131,8 @@ class Calibration:
     at: str  # when the sample was looked at, ISO
     seen: int
     budget: str
+    mode: str  # that flags were counted for
+    rules: str  # digest of the policy's marks and rules that they were counted for
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +274,11 @@ def anonymous(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 # `calibrate` does. Both are as secret as the policy that holds to them: who knows the points knows how far to stay below.
 
 
-def save(folder: Path, sample: Sample, chosen: OperatingPoints, budget: str) -> None:
-    """Write sample and points, each whole or not at all, readable by their owner only. Raises: CannotWrite."""
+def save(folder: Path, sample: Sample, chosen: OperatingPoints, budget: str, mode: str, rules: str) -> None:
+    """Write sample and points, each whole or not at all, readable by their owner only; for `mode` and `rules` see `Calibration`.
+
+    Raises: CannotWrite.
+    """
     kept = {
         "format": _FORMAT,
         **{name: getattr(sample, name) for name in _FACTS},
@@ -295,6 +300,8 @@ def save(folder: Path, sample: Sample, chosen: OperatingPoints, budget: str) -> 
         "at": sample.at,
         "seen": len(sample.looks),
         "budget": budget,
+        "mode": mode,
+        "rules": rules,
         "tail": chosen.tail,
         "scores": dict(chosen.scores),
         "measures": {group: dict(words) for group, words in chosen.measures.items()},
@@ -411,6 +418,8 @@ def _calibration(path: Path) -> Calibration:
             facts.text("at"),
             facts.count("seen"),
             facts.text("budget"),
+            facts.text("mode"),
+            facts.text("rules"),
         )
 
 

@@ -73,7 +73,7 @@ class AnalysisSettings(_Section):
 
     mode: Literal["", "fast", "balanced", "thorough"] = Field(
         "",
-        description='"fast": the embedded default alone. "balanced": CLIP where that one shows something, and on a random sample of the rest. "thorough": CLIP on everything. Empty: balanced where a CLIP model is built, else fast.',
+        description='"fast": the embedded default alone. "balanced": CLIP where that one shows something, and on a random sample of the rest. "thorough": CLIP on everything. Empty: balanced where a CLIP model is built (thorough where the policy has no [further]), else fast.',
     )
     model: str = Field(
         "", description="The image-text model to use, as `fediwarden models list` names it; empty: the one that is built."

@@ -155,6 +155,24 @@ def test_rejudge_and_scan_decide_by_the_points(home: Home, colours: Path) -> Non
     assert ran.last["flagged"] == home.run("calibrate", colours, "--json").last["suspected"]["in_sample"] > 0
 
 
+def test_points_that_were_counted_for_another_mode_or_policy_say_so_until_they_are_counted_anew(
+    home: Home, colours: Path
+) -> None:
+    fitting = json.loads(home.run("status", "--json").out)["analysis"]["counted_otherwise"]
+    home.settings["FEDIWARDEN_ANALYSIS__MODE"] = "balanced"
+    policy = home.folder / "policy.toml"
+    policy.write_text(policy.read_text().replace('step = "review"', 'step = "quarantine"'))
+
+    told = home.run("status").out
+    scanned = home.run("scan", colours, expect=None).err
+    home.run("calibrate", colours)
+
+    assert fitting is None
+    assert "calibrated for the mode thorough and another policy" in told
+    assert "CLIP was calibrated for the mode thorough" in scanned
+    assert json.loads(home.run("status", "--json").out)["analysis"]["counted_otherwise"] is None
+
+
 def test_it_says_what_the_numbers_are_worth(home: Home, colours: Path) -> None:
     text = home.run("calibrate", colours, "--budget", "10/week").out
 

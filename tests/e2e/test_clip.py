@@ -64,9 +64,8 @@ def calibrate_by_hand(home: Home, concepts: Concepts, mark: float) -> None:
         version=clip.version, model="tiny-clip", precision="fp32", at="2026-05-01T00:00:00+00:00", stores=("media",),
         others="", listed=300, weeks=4.0, recent=10, not_seen=0, same=0, groups=groups, looks=seen,
     )  # fmt: skip
-    calibration.save(
-        home.folder / "calibration", sample, calibration.operating_points(clip.version, groups, [look], 0.0), "10/week"
-    )
+    points = calibration.operating_points(clip.version, groups, [look], 0.0)
+    calibration.save(home.folder / "calibration", sample, points, "10/week", "thorough", "no policy's")
 
 
 def test_uncalibrated_it_informs_and_says_so_and_calibrated_it_decides_without_opening_a_picture(
@@ -139,6 +138,12 @@ def test_the_sample_estimates_what_the_cascade_misses_with_an_interval(clip_home
     clip_home.run("apply", "--yes")
     hidden = json.loads(clip_home.run("status", "--json").out)["analysis"]
     assert (hidden["seen"], hidden["missed"]) == (found["seen"], found["missed"])
+
+
+def test_a_policy_that_names_nothing_for_the_cascade_is_thorough_by_itself(clip_home: Home) -> None:
+    clip_home.settings["FEDIWARDEN_POLICY__PRESET"] = "fedi-safety"
+
+    assert json.loads(clip_home.run("status", "--json").out)["analysis"]["mode"] == "thorough"
 
 
 def test_another_mode_is_another_engine_and_fast_needs_no_clip(clip_home: Home) -> None:

@@ -325,7 +325,14 @@ SCORES_200 = [n / 250 for n in range(250)]
 
 def saved(folder: Path, **changes: Any) -> Sample:
     sample = sample_of(SCORES_200, **changes)
-    save(folder, sample, operating_points("v1", ["red"], [look.findings for look in sample.looks], 0.02), "10 a week")
+    save(
+        folder,
+        sample,
+        operating_points("v1", ["red"], [look.findings for look in sample.looks], 0.02),
+        "10 a week",
+        "balanced",
+        "rules-1",
+    )
     return sample
 
 
@@ -349,7 +356,9 @@ def test_several_versions_lie_side_by_side(tmp_path: Path) -> None:
     saved(tmp_path)
     other = tuple(Seen(tuple(replace(found, version="v2") for found in look.findings)) for look in sample_of(SCORES_200).looks)
     sample = sample_of(SCORES_200, version="v2", looks=other)
-    save(tmp_path, sample, operating_points("v2", ["red"], [look.findings for look in other], 0), "1 in 100")
+    save(
+        tmp_path, sample, operating_points("v2", ["red"], [look.findings for look in other], 0), "1 in 100", "thorough", "rules-1"
+    )
 
     assert [found.version for found in points(tmp_path)] == ["v1", "v2"]
 
@@ -415,7 +424,14 @@ def test_two_calibrations_at_once_do_not_mix(tmp_path: Path) -> None:
     def one(number: int) -> None:
         sample = sample_of([value / (number + 1) for value in SCORES_200], listed=1000 + number)
         for _ in range(5):
-            save(tmp_path, sample, operating_points("v1", ["red"], [look.findings for look in sample.looks], 0), f"{number}/week")
+            save(
+                tmp_path,
+                sample,
+                operating_points("v1", ["red"], [look.findings for look in sample.looks], 0),
+                f"{number}/week",
+                "balanced",
+                "rules-1",
+            )
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
     for thread in threads:

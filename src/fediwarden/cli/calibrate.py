@@ -85,7 +85,7 @@ def _calibrate(app: App, stores: list[str], budget: str, size: int, per_week: fl
             _arrivals(wanted, per_week or stored.per_week, dated=stored.weeks > 0)
             sample = stored
         report = _choose(app, clip, sample, wanted, per_week or sample.per_week, looked=sample is not stored)
-        calibration.save(app.configuration.calibration, sample, report.points, str(wanted))
+        calibration.save(app.configuration.calibration, sample, report.points, str(wanted), app.mode, app.rules)
         _count(run, report)
     return report
 

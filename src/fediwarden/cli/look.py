@@ -33,6 +33,9 @@ from fediwarden.policy import decide
 UNCALIBRATED = (
     "CLIP is NOT CALIBRATED: what it found informs and decides nothing, until `fediwarden calibrate` has seen your media"
 )
+RECOUNT = (
+    "CLIP was calibrated for {}: more or fewer than your budget are suspected; `fediwarden calibrate` counts anew, without a look"
+)
 ASSUMED_RATE = 12.0  # pictures a second and core while nothing was measured here (docs/models.md)
 
 
@@ -163,6 +166,8 @@ def scan(
         )
     if app.clip is not None and not app.calibrated:
         say(UNCALIBRATED)
+    elif app.clip is not None and (other := app.counted_otherwise):
+        say(RECOUNT.format(other))
     for problem in tally.stores_down.values():
         tell(problem)
     if tally.stores_down:

@@ -117,6 +117,7 @@ def _analysis(app: App) -> dict[str, object]:
         "precision": choice.precision if choice else None,
         "device": choice.device if choice else "cpu",
         "calibrated": app.calibrated if choice else None,
+        "counted_otherwise": (app.counted_otherwise or None) if choice else None,
     }
 
 
@@ -151,6 +152,8 @@ def _tell_analysis(analysis: Mapping[str, object], totals: Totals) -> None:
     result(f"analysis: {analysis['mode']}; {analysis['model']} {analysis['precision']} on {analysis['device']}")
     if not analysis["calibrated"]:
         result("    NOT CALIBRATED: what CLIP finds informs and decides nothing; `fediwarden calibrate`")
+    if other := analysis["counted_otherwise"]:
+        result(f"    calibrated for {other}: the budget is not kept to; `fediwarden calibrate` counts anew, without a look")
     if totals.seen:
         shown = totals.further + totals.sampled
         result(

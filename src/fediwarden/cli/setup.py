@@ -197,12 +197,16 @@ def _analysis(app: App) -> Iterator[Finding]:
         )
         return
     yield Finding("analysis", True, f"{app.mode}; {clip.model} {clip.precision} on {clip.device}")
+    other = app.counted_otherwise
+    may = (
+        f"counted for {other}: the budget is not kept to"
+        if other
+        else "CLIP may decide, at the operating points of your own media"
+    )
     yield Finding(
         "calibration",
-        app.calibrated,
-        "CLIP may decide, at the operating points of your own media"
-        if app.calibrated
-        else "none: CLIP informs, it decides nothing",
+        app.calibrated and not other,
+        may if app.calibrated else "none: CLIP informs, it decides nothing",
         "fediwarden calibrate",
         vital=False,
     )
