@@ -39,7 +39,7 @@ def model_of(work: Path, name: str) -> None:
     folder = work / f"weights-{name}"
     folder.mkdir(exist_ok=True)
     clip_weights.save(folder / "open_clip_model.safetensors", clip_weights.random_tensors(SIZES[name]))
-    (folder / "tokenizer.json").write_text("{}")  # no words are embedded
+    (folder / "tokenizer.json").write_text('{"model": {}}')  # no words are embedded
     fediwarden(work, "models", "import", str(folder), "--name", name)
     shutil.rmtree(folder)
     started = time.perf_counter()
@@ -57,7 +57,7 @@ def told(command: list[str]) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / ".work" / "bench")
+    parser.add_argument("--work", type=Path, default=ROOT / ".work" / "bench-clip")
     parser.add_argument("--peer", default="", help="a Python that has torch, pillow and numpy; without it the peer is left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")

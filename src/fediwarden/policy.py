@@ -126,7 +126,7 @@ class Policy:
     @property
     def further_digest(self) -> str:
         """Changes exactly when `asks_further` could answer otherwise."""
-        facts = sorted(repr((mark.finding, mark.score, mark.bounds, mark.either)) for mark in self.further)
+        facts = sorted({repr((mark.finding, mark.score, mark.bounds, sorted(map(repr, mark.either)))) for mark in self.further})
         return sha256("\n".join(facts).encode()).hexdigest()[:16]
 
     @property
@@ -363,7 +363,8 @@ def _bounds(entry: object, name: str, complain: _Complaint) -> Bounds:
     _known(table, {"at_least", "below"}, name, complain)
     sides = {
         key: tuple(
-            (measure, _number(value, name, complain)) for measure, value in _table(table.get(key, {}), name, complain).items()
+            (measure, _number(value, name, complain))
+            for measure, value in sorted(_table(table.get(key, {}), name, complain).items())
         )
         for key in ("at_least", "below")
     }

@@ -215,7 +215,7 @@ class _Report:
 
 
 def _choose(app: App, clip: Clip, sample: Sample, wanted: Budget, per_week: float, *, looked: bool) -> _Report:
-    judged = Judged(app.policy, sample, everything=app.mode == "thorough")
+    judged = Judged(app.policy, sample, everything=app.mode == "thorough", drawn=app.settings.analysis.sample)
     choice = calibration.choose(sample, wanted, per_week, judged.flags)
     old = next((one for one in calibration.points(app.configuration.calibration) if one.version == clip.version), None)
     return _Report(

@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from fediwarden.errors import Misconfigured
+from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.inference import registry
 from fediwarden.inference.manifest import Manifest, ModelFile, Role
 from fediwarden.inference.sessions import CPU, OnnxSession, Session, Steady, devices, open_session
@@ -95,8 +95,15 @@ class Tower:
         return self._steady.device
 
     def embed(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings (n, dimensions) of unit length for pixel values (n, 3, size, size). Raises: Unreached."""
-        return self._session.run(pixels)
+        """Embeddings (n, dimensions) of unit length for pixel values (n, 3, size, size).
+
+        Raises: Unreached, also for an answer that is none: zeros of a failing device would be scores like any other.
+        """
+        found = self._session.run(pixels)
+        lengths = np.linalg.norm(found.astype(np.float64), axis=1)
+        if len(found) != len(pixels) or not np.all(np.abs(lengths - 1) <= _UNIT):
+            raise Unreached(f"the tower of {self.manifest.name} answers with rubbish on {self.device}")
+        return found
 
 
 def _opened(data: bytes, name: str, choice: Choice, threads: int, most: int) -> tuple[Session, Steady, bool]:

@@ -5,6 +5,7 @@ Layouts: ITU T.81 annex B (JPEG), PNG third edition, GIF89a, RIFF/WebP container
 BigTIFF, the Windows bitmap headers, EBML/Matroska (RFC 8794, RFC 9559).
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def walk(data: bytes, format: str) -> Anatomy:
 
 # --- JPEG ---------------------------------------------------------------------------------------------------------------
 
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # of a JPEG, in coded data
 _JPEG_KNOWN = (
     b"JFIF\0",
     b"JFXX\0",
@@ -150,18 +152,9 @@ def _jpeg_segment(name: str, body: bytes, found: Anatomy) -> None:
 
 
 def _after_scan(data: bytes, at: int) -> int:
-    """The next marker that is neither a stuffed byte nor a restart, or -1; `find` because it runs at memory speed."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            return -1
-        following = data[at + 1]
-        if following == 0xFF:
-            at += 1
-        elif following == 0 or 0xD0 <= following <= 0xD7:
-            at += 2
-        else:
-            return at
+    """The next marker that is neither a stuffed byte nor a restart, or -1."""
+    found = _MARKER.search(data, at)
+    return found.start() if found else -1
 
 
 def _label(body: bytes) -> str:

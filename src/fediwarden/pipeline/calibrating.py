@@ -228,16 +228,21 @@ class Judged:
     others none ever shows.
     """
 
-    def __init__(self, policy: Policy, sample: Sample, *, everything: bool) -> None:
-        """`everything` says that the calibrated analyser sees every picture; else it sees what the policy asks it about."""
+    def __init__(self, policy: Policy, sample: Sample, *, everything: bool, drawn: float = 0.0) -> None:
+        """`everything` says that the calibrated analyser sees every picture; else it sees what the policy asks it about.
+
+        And of the rest the share `drawn`: those that the cascade shows it at random. Here every so-manieth look stands for
+        them, for the looks are in no order that says anything.
+        """
         self._policy = policy
         self._open: list[Look] = []
         self._settled: Counter[Step] = Counter()
         lowest = [mark for mark in held_to(policy, lowest_points(sample)).marks if mark.calibrated]
         uncalibrated = held_to(policy, None)
         self.alone = 0  # flagged without any operating point
-        for seen in sample.looks:
-            look = _look(seen, sample.version, policy, everything=everything)
+        for number, seen in enumerate(sample.looks):
+            shown = everything or int((number + 1) * drawn) > int(number * drawn)
+            look = _look(seen, sample.version, policy, everything=shown)
             step = _step(look, uncalibrated)
             self.alone += step is Step.QUARANTINE
             if any(mark.meets(found) for mark in lowest for found in look.findings):

@@ -33,7 +33,7 @@ from fediwarden.stores.interface import Reader
 log = structlog.get_logger("fediwarden")
 
 COMMIT_EVERY = 64  # looks in one transaction at most
-COMMIT_SECONDS = 0.5  # and no look waits longer than this for its transaction
+COMMIT_SECONDS = 2.0  # and no look waits longer than this for its transaction
 YOUNG_BOUND = 10_000  # objects still being written that are remembered for the end of the run
 END_SECONDS = 3.0  # how long the threads may take to hand over what they have when a run ends
 LISTED_ONLY = "the store lists it and does not hand it out"
