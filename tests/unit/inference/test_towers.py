@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.support.clip_models import SIDE, add_texts, make_clip_model, tower
 
-from fediwarden.errors import Misconfigured
+from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.inference import registry
 from fediwarden.inference.manifest import MANIFEST, Manifest, Role, as_toml
 from fediwarden.inference.towers import Tower, check, choose, text_vectors, trial_pixels
@@ -127,6 +128,21 @@ def test_a_tower_that_answers_with_rubbish_is_refused(made: Manifest) -> None:
 
     with pytest.raises(Misconfigured, match="rubbish"):
         check(Rubbish(), made, "m")
+
+
+class Zeros:
+    """A device that answers, and computes nothing."""
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.zeros((len(batch), 4), np.float32)
+
+
+def test_an_answer_that_is_no_embedding_leaves_the_object_unreached(tmp_path: Path, made: Manifest) -> None:
+    embedder = Tower(tmp_path, choose([made], precision="fp32", there=("cpu",)))
+    embedder._session = Zeros()
+
+    with pytest.raises(Unreached, match="rubbish"):
+        embedder.embed(trial_pixels(made, 2))
 
 
 def test_texts_are_those_of_these_concepts_or_none(tmp_path: Path, made: Manifest) -> None:
