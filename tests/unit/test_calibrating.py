@@ -334,6 +334,17 @@ def test_where_clip_is_only_asked_about_some_only_those_count() -> None:
     assert Judged(policy, sample, everything=False).flags(points_at(0.5, 0.5)) == 1
 
 
+def test_what_the_cascade_draws_at_random_counts_by_its_share() -> None:
+    unasked = [seen_of(score, score, exposed=0.0) for score in [0.9] * 100 + [0.1] * 2000]
+    random.Random(1).shuffle(unasked)
+    judged = [Judged(parse(POLICY, "a test"), sample_of([], *unasked), everything=False, drawn=share) for share in (0, 0.5, 1)]
+
+    none, half, every = (one.flags(points_at(0.5, 0.5)) for one in judged)
+
+    assert (none, every) == (0, 100)
+    assert 35 <= half <= 65
+
+
 def test_drill_pictures_in_a_store_do_not_use_up_the_budget() -> None:
     drill = Seen((Finding("drill", 1.0, "drill", ""),))
     policy = parse(config.default_policy("default"), "the default")

@@ -151,6 +151,15 @@ def test_what_is_worth_a_dearer_look_is_said_by_marks() -> None:
     assert made.further_digest != other.further_digest
 
 
+def test_the_order_in_which_hints_are_written_makes_no_other_engine() -> None:
+    one = "score = 0.1\nat_least = { side = 24, age = 3 }\neither = [{ below = { age = 21 } }, { at_least = { under_18 = 0.4 } }]"
+    two = "score = 0.1\nat_least = { age = 3, side = 24 }\neither = [{ at_least = { under_18 = 0.4 } }, { below = { age = 21 } }]"
+
+    digests = {policy(text=TEXT.replace("score = 0.1", words)).further_digest for words in (one, two)}
+
+    assert len(digests) == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "word"),
     [
