@@ -42,6 +42,7 @@ from fediwarden.stores.open import open_keeper, open_reader
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.vault import Vault, read_recipients
 
+GPU_WORKERS = 16  # pictures at a time at least where a GPU computes: its batches are made of them
 SWITCH = 0.0005  # seconds one thread may keep the others from the interpreter; what they hold it for is much shorter
 UNTOLD = "unknown"  # an actor whose name the system does not know
 
@@ -295,12 +296,20 @@ class App:
         return len(os.sched_getaffinity(0))
 
     @property
+    def _on_gpu(self) -> bool:
+        """Whether CLIP computes elsewhere than on the processor, where what several threads ask for is joined."""
+        try:
+            return self.clip_choice is not None and self.clip_choice.device != CPU
+        except FediwardenError:
+            return False  # whoever needs it will say why
+
+    @property
     def pace(self) -> Pace:
         """How much is done at once."""
         scan = self.settings.scan
         return Pace(
             # one more than there are processors: while one waits for its decoder, another computes (bench/RESULTS.md)
-            workers=scan.workers or self.cores + 1,
+            workers=scan.workers or max(self.cores + 1, GPU_WORKERS if self._on_gpu else 0),
             fetchers=scan.fetchers,
             object_limit=scan.max_object_mb << 20,
             in_flight=scan.in_flight_mb << 20,

@@ -31,7 +31,8 @@ class ScanSettings(_Section):
     """How a store is looked at."""
 
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
-        0, description="Objects analysed at the same time; 0 means one more than there are processors."
+        0,
+        description="Objects analysed at the same time; 0 means one more than there are processors, and at least 16 where a GPU computes.",
     )
     fetchers: Annotated[int, Field(ge=1, le=128)] = Field(8, description="Objects fetched at the same time.")
     max_object_mb: Annotated[int, Field(ge=1, le=4096)] = Field(

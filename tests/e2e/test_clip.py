@@ -207,3 +207,17 @@ def test_the_preset_of_fedi_safety_counts_words(clip_home: Home, concepts: Conce
     known = by_key(clip_home.run("list", "--json").lines)
     assert known["yellow.png"]["rule"] == "three apparent-minor words, one sexual word"
     assert known["red.png"]["decision"] == "pass"
+
+
+def test_towers_from_elsewhere_that_take_the_place_of_ours_are_told_of_and_are_uncalibrated(
+    clip_home: Home, concepts: Concepts
+) -> None:
+    calibrate_by_hand(clip_home, concepts, mark=0.01)
+    other = clip_home.folder.parent / "elsewhere"
+    make_clip_model(other, concepts, turned=0.1)
+    assert json.loads(clip_home.run("status", "--json").out)["analysis"]["calibrated"] is True
+
+    told = clip_home.run("models", "import", other / "tiny-clip")
+
+    assert "exchanged for those of" in told.err
+    assert json.loads(clip_home.run("status", "--json").out)["analysis"]["calibrated"] is False

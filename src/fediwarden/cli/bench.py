@@ -137,8 +137,7 @@ def _tower(app: App, name: str, seconds: float) -> Rate:
     choice = choose(registry.image_text(app.configuration.models), model, precision, app.settings.analysis.device)
     tower = Tower(app.configuration.models, choice)
     pixels = trial_pixels(choice.manifest, 1)
-    workers = app.pace.workers if tower.device == "cpu" else max(app.pace.workers, 32)
-    return measure(lambda _: tower.embed(pixels), workers, seconds)
+    return measure(lambda _: tower.embed(pixels), app.pace.workers, seconds)
 
 
 def _stores(app: App, names: list[str], measured: Mapping[str, Mapping[str, float]], *, json: bool) -> int:

@@ -300,6 +300,8 @@ def _import_built(
     with folders.workspace(models_dir, manifest.name) as work, folders.writing(models_dir):
         paths = {file.name: _inside(given / file.name, given) for file in manifest.files}
         before = _replaceable(models_dir, manifest)
+        if before is not None and _exchanged(before, manifest):
+            say(f"towers or texts that are here are exchanged for those of {given}: calibrate again before they decide")
         _room(models_dir, sum(file.size for file in manifest.files))
         for file in manifest.files:
             say(f"copying {file.name} ({file.size:,} bytes)")
@@ -367,6 +369,13 @@ def _import_weights(
         if before is not None and _whole(models_dir, before):
             return Obtained(before, fresh=False)
         return Obtained(_put(models_dir, made, parts, before, say), fresh=True)
+
+
+def _exchanged(before: Manifest, made: Manifest) -> bool:
+    """Whether something that was built of the weights here gives way to something else."""
+    theirs = {file.name: file.sha256 for file in made.files}
+    built = [file for file in before.files if file.role not in _ORIGINALS]
+    return any(theirs.get(file.name, file.sha256) != file.sha256 for file in built)
 
 
 def _foreign(given: Path) -> Manifest:
@@ -455,7 +464,8 @@ def _as_verified(manifest: Manifest, entry: Entry | None) -> Manifest:
     origin = manifest.origin
     assert isinstance(origin, HubOrigin)  # noqa: S101 - a fact of the callers
     known = {("weights" if file.role is Role.SOURCE else file.name, file.sha256) for file in entry.files} if entry else set()
-    same = entry is not None and entry.verified and known == _originals(manifest)
+    only = all(file.role in _ORIGINALS for file in manifest.files)  # towers and texts are whoever's who built them
+    same = entry is not None and entry.verified and known == _originals(manifest) and only
     return replace(manifest, origin=replace(origin, verified=same and entry is not None and origin.revision == entry.revision))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.inference import registry
 from fediwarden.inference.manifest import Manifest, ModelFile, Role
-from fediwarden.inference.sessions import CPU, OnnxSession, Session, Steady, devices, open_session
+from fediwarden.inference.sessions import CPU, OnnxSession, OutOfMemory, Session, Steady, devices, open_session
 from fediwarden.model import Concepts
 
 log = structlog.get_logger("fediwarden")
@@ -136,6 +136,10 @@ def check(session: Session, manifest: Manifest, name: str) -> None:
     hint = f"`fediwarden models verify`, then `fediwarden models build {manifest.name} --again`"
     try:
         found = session.run(trial_pixels(manifest, 1))
+    except OutOfMemory as error:
+        raise Misconfigured(
+            f"there is not enough memory for the tower of {name}", hint="take int8, or a smaller model"
+        ) from error
     except Exception as error:  # the runtime refuses the shape: it is another model's tower
         raise Misconfigured(f"the tower of {name} is of another architecture: {error}", hint=hint) from error
     if found.shape != (1, special.dimensions):
@@ -173,7 +177,7 @@ def text_vectors(models_dir: Path, manifest: Manifest, concepts: Concepts) -> ND
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             vectors: NDArray[np.float32] = arrays["vectors"].astype(np.float32, casting="same_kind", copy=False)
             texts = [str(text) for text in arrays["texts"]]
-    except (KeyError, ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
         raise Misconfigured(f"{file.name} of {manifest.name} cannot be used: {error}", hint="build the model again") from error
     special = manifest.image_text
     sound = special is not None and vectors.shape == (len(concepts.texts), special.dimensions) and texts == list(concepts.texts)

@@ -3,6 +3,7 @@
 MobileCLIP2 is one. Its image tower is built in fp32 alone.
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -81,6 +82,7 @@ def embed(source: Path, special: ImageText, tokenizer: Tokenizer, texts: Sequenc
 
 def _model(source: Path, special: ImageText) -> Any:
     """open_clip's model with these weights."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # some of its architectures would fetch settings of their text towers
     import open_clip
     from safetensors.torch import load_file
 
