@@ -47,11 +47,11 @@ def test_hours_are_those_of_the_share_that_reaches_clip() -> None:
 
 
 def test_the_pictures_are_jpegs_all_different_and_the_same_each_time() -> None:
-    made = benign.jpegs(3)
+    made = list(benign.jpegs(3))
 
     assert all(data.startswith(b"\xff\xd8") for data in made)
     assert len(set(made)) == 3
-    assert made == benign.jpegs(3)
+    assert made == list(benign.jpegs(3))
     assert len({blob.sha256 for blob in blobs(made)}) == 3
 
 

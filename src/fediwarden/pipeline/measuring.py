@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,6 @@ def memory() -> int:
     return total
 
 
-def blobs(pictures: Sequence[bytes]) -> list[Blob]:
+def blobs(pictures: Iterable[bytes]) -> list[Blob]:
     """Pictures as objects of no store."""
     return [Blob.of(ObjectRef(StoreName("bench"), f"{number}.jpg", len(data), ""), data) for number, data in enumerate(pictures)]
