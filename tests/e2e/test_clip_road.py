@@ -116,5 +116,8 @@ def test_a_build_with_the_source_dropped_still_scans(road: Home, server: HubServ
     road.run("models", "pull", "tiny-clip")
     road.run("models", "build", "tiny-clip", "--precision", "fp32", "--discard-source")
 
-    assert road.run("scan", "--json", expect=None).last["further"] == COUNT
+    few = road.folder.parent / "few"
+    write(few, {f"{number}.png": still("png", 40, 30, seed=number) for number in range(3)})
+
+    assert road.run("scan", few, "--json", expect=None).last["further"] == 3
     assert not (road.folder / "models" / "tiny-clip" / WEIGHTS).exists()

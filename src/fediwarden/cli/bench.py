@@ -48,6 +48,9 @@ def bench(
     if own := os.environ.get(PARTS):
         return _measure_part(build(), *own.split(" ", 1))
     app = build()
+    if stores:
+        with app.readers(stores):
+            pass  # a name that is none is told now, not after a minute
     parts = _parts(app)
     spend = max(1.0, seconds / len(parts))
     measured: dict[str, Mapping[str, float]] = {}
