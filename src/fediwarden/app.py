@@ -296,6 +296,11 @@ class App:
         return len(os.sched_getaffinity(0))
 
     @property
+    def object_limit(self) -> int:
+        """Bytes of the largest object that is held in memory; unlike `pace`, to be known without asking for devices."""
+        return self.settings.scan.max_object_mb << 20
+
+    @property
     def _on_gpu(self) -> bool:
         """Whether CLIP computes elsewhere than on the processor, where what several threads ask for is joined."""
         try:
@@ -311,7 +316,7 @@ class App:
             # one more than there are processors: while one waits for its decoder, another computes (bench/RESULTS.md)
             workers=scan.workers or max(self.cores + 1, GPU_WORKERS if self._on_gpu else 0),
             fetchers=scan.fetchers,
-            object_limit=scan.max_object_mb << 20,
+            object_limit=self.object_limit,
             in_flight=scan.in_flight_mb << 20,
         )
 
@@ -427,7 +432,7 @@ class App:
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
         with acting_alone(Path(self.ledger.path).resolve()):
             try:
-                yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.pace.object_limit)
+                yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit)
             finally:
                 for kept in keepers.values():
                     kept.keeper.close()

@@ -16,6 +16,7 @@ LARGEST = 1e12  # of the numbers in bounds; no score, age or side comes near
 RANKS = 1_000_000  # ranks lie between this and its negative; a database must hold and order them
 MOST_WORDS = 64  # in one concept group, of all controls, of all prompts; long lists are neither clinical nor fast
 GROUP_NAME = re.compile(r"[a-z][a-z_]{1,40}")
+CALIBRATED_ONLY = ("clip",)  # analysers whose numbers no mark may be held to, whatever a policy calls their findings
 EMBEDDED = ("exposed", "explicit", "face", "drill", "flat", "further", "sampled")  # what other analysers call their findings
 STEPS = (Step.QUARANTINE.value, Step.REVIEW.value, Step.PASS.value)  # what a rule may ask for
 
@@ -70,6 +71,7 @@ class Mark:
             return found.concept == self.finding and self._stands_out(found)
         return (
             found.concept == self.finding
+            and found.analyser not in CALIBRATED_ONLY
             and found.score >= self.score
             and self.bounds.hold(found.measures)
             and (not self.either or any(bounds.hold(found.measures) for bounds in self.either))
@@ -257,7 +259,7 @@ def _concepts(entry: object, complain: _Complaint) -> Concepts:
             raise complain(name, f"a list of 1 to {MOST_WORDS} short texts is expected")
         if len(set(words)) != len(words):
             raise complain(name, "a text is there twice")
-    if any(prompt.count("{}") != 1 or prompt.replace("{}", "").strip("{}") != prompt.replace("{}", "") for prompt in prompts):
+    if any(prompt.count("{}") != 1 or not set("{}").isdisjoint(prompt.replace("{}", "")) for prompt in prompts):
         raise complain("prompts", "each holds {} once, where the word goes, and no other brace")
     if not lists:
         raise complain("concepts", "there is no group, such as apparent_minor = [...]")

@@ -221,3 +221,15 @@ def test_towers_from_elsewhere_that_take_the_place_of_ours_are_told_of_and_are_u
 
     assert "exchanged for those of" in told.err
     assert json.loads(clip_home.run("status", "--json").out)["analysis"]["calibrated"] is False
+
+
+def test_a_policy_that_asks_nothing_of_clip_is_told_so_and_not_sent_to_calibrate(clip_home: Home, concepts: Concepts) -> None:
+    own = clip_home.folder / "own.toml"
+    section = config.default_policy().split("\n[concepts]\n")[1].split("# Where CLIP is asked")[0]
+    own.write_text(f'version = 1\n[concepts]\n{section}\n[[rule]]\nname = "all"\nstep = "pass"\nbecause = "a test"\n')
+    clip_home.settings["FEDIWARDEN_POLICY__FILE"] = str(own)
+
+    told = clip_home.run("scan")
+
+    assert "no mark with calibrated = true" in told.err
+    assert "fediwarden calibrate" not in told.err

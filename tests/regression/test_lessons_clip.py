@@ -81,6 +81,21 @@ def test_h1_a_raw_number_for_it_cannot_even_be_written_down() -> None:
         parse(raw, "raw")
 
 
+def test_h1_a_policy_that_leaves_the_concepts_out_cannot_hold_old_findings_to_a_number(tmp_path: Path) -> None:
+    """The ledger keeps what CLIP found; `rejudge` under another policy must not decide on its raw scores."""
+    found = suspicious(loaded(tmp_path))
+    raw = parse(
+        'version = 1\n[mark.m]\nfinding = "apparent_minor"\nscore = 0.0\n'
+        '[[rule]]\nname = "r"\nall = ["m"]\nstep = "quarantine"\nbecause = "raw"\n',
+        "raw",
+    )
+
+    decision = decide(look_of(found), raw)
+
+    assert decision is not None
+    assert decision.step is Step.PASS
+
+
 @pytest.mark.parametrize("preset", ["default", "fedi-safety"])
 def test_h2_no_word_and_no_setting_is_about_ethnicity(preset: str) -> None:
     forbidden = re.compile(r"asian|black|white|african|arab|latin|hispanic|european|indian|ethnic|race\b|skin", re.IGNORECASE)

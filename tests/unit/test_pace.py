@@ -34,3 +34,12 @@ def test_a_gpu_is_given_enough_to_make_batches_of(tmp_path: Path, monkeypatch: p
 
 def test_a_model_that_cannot_be_used_does_not_stop_the_counting(tmp_path: Path) -> None:
     assert app(tmp_path, ANALYSIS__MODE="balanced", ANALYSIS__MODEL="none").pace.workers > 0
+
+
+def test_acting_asks_for_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> tuple[str, ...]:
+        raise AssertionError("the runtime was asked")
+
+    monkeypatch.setattr(towers, "devices", asked)
+
+    assert app(tmp_path, ANALYSIS__MODE="balanced").object_limit == 256 << 20

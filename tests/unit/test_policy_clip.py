@@ -183,6 +183,8 @@ def test_the_order_in_which_hints_are_written_makes_no_other_engine() -> None:
         ('["a photo of {}"]', '["a photo"]', "{}"),
         ('["a photo of {}"]', '["{} and {}"]', "{}"),
         ('["a photo of {}"]', '["{} {x}"]', "brace"),
+        ('["a photo of {}"]', '["{} at 3} o clock"]', "brace"),
+        ('["a photo of {}"]', '["{} in {some place"]', "brace"),
     ],
 )
 def test_what_is_no_policy_is_refused_with_its_line(old: str, new: str, word: str) -> None:

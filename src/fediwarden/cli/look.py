@@ -10,6 +10,7 @@ import typer
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, Run, build, recorded
 from fediwarden.cli.output import (
+    UNASKED,
     Progress,
     duration,
     emit,
@@ -99,7 +100,7 @@ def _look_at_file(app: App, look: Callable[[Blob], Look], path: Path) -> tuple[L
     ref = ObjectRef(StoreName("check"), str(path), 0, "")
     try:
         with path.open("rb") as file:
-            data = file.read(app.pace.object_limit + 1)
+            data = file.read(app.object_limit + 1)
     except OSError as error:
         return Look(ref, Standing.UNREACHED, app.clock(), problem=error.strerror or str(error)), None
     blob = Blob.of(replace(ref, size=len(data)), data)
@@ -164,7 +165,9 @@ def scan(
         result(
             f"{totals.not_scanned:,} of {totals.objects:,} objects of all stores are not scanned; `fediwarden list --not-scanned` says why"
         )
-    if app.clip is not None and not app.calibrated:
+    if app.clip is not None and not app.policy.calibrated:
+        say(UNASKED)
+    elif app.clip is not None and not app.calibrated:
         say(UNCALIBRATED)
     elif app.clip is not None and (other := app.counted_otherwise):
         say(RECOUNT.format(other))

@@ -2,19 +2,15 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import typer
-from rich.live import Live
-from rich.text import Text
 
 from fediwarden.app import App
 from fediwarden.cli import models_build
 from fediwarden.cli.common import JSON, agreed, build
-from fediwarden.cli.output import PLAIN_EVERY, console, duration, emit, plain, result, row, say, show, size, table
+from fediwarden.cli.output import Line, duration, emit, plain, result, row, say, show, size, table
 from fediwarden.errors import Exit, Misconfigured
 from fediwarden.inference import catalogue, obtain, registry
 from fediwarden.inference.catalogue import Entry
@@ -352,50 +348,18 @@ def _file_lines(manifest: Manifest, roles: tuple[Role, ...] = tuple(Role)) -> li
 
 
 @dataclass
-class _Transfer:
-    """A line that says how far a transfer is: on a terminal it is redrawn, elsewhere a new one is written now and then."""
+class _Transfer(Line):
+    """How far a transfer is."""
 
-    quiet: bool
-    _said: float = field(default_factory=time.monotonic)
-    _drawn: float = 0.0
     _file: str = ""
     _begun: tuple[float, int] = (0.0, 0)
-    _live: Live | None = None
-
-    def __enter__(self) -> Self:
-        out = console(error=True)
-        if out.is_terminal and not self.quiet:
-            self._live = Live(Text(""), console=out, auto_refresh=False, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def say(self, line: str) -> None:
-        """A line of talk, above the one that is redrawn."""
-        if self.quiet:
-            return
-        if self._live is not None:
-            self._live.console.print(plain(line))
-        else:
-            say(plain(line))
 
     def __call__(self, file: str, done: int, total: int) -> None:
         """Draw if it is time to."""
         now = time.monotonic()
         if file != self._file or done < self._begun[1]:  # the next file, or this one from its beginning
             self._file, self._begun = file, (now, done)
-        if self.quiet:
-            return
-        if self._live is not None:
-            if now - self._drawn > 0.2:
-                self._drawn = now
-                self._live.update(Text(self._line(now, done, total)), refresh=True)
-        elif now - self._said > PLAIN_EVERY:
-            self._said = now
-            say(self._line(now, done, total))
+        self.draw(lambda: self._line(now, done, total))
 
     def _line(self, now: float, done: int, total: int) -> str:
         began, first = self._begun

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -19,6 +19,7 @@ from fediwarden.ledger import Entry
 from fediwarden.model import Act, Decision, DeedState, Finding, Look, Step
 from fediwarden.pipeline import Tally
 
+UNASKED = "the policy has no mark with calibrated = true: what CLIP finds informs and decides nothing (docs/policy.md)"
 PLAIN_EVERY = 10.0  # seconds between progress lines where there is no terminal
 
 
@@ -175,18 +176,17 @@ def deed_words(entry: Entry) -> str | None:
 
 
 @dataclass
-class Progress:
-    """A line that says how far a scan is: on a terminal it is redrawn, elsewhere a new one is written now and then."""
+class Line:
+    """A line that says how far something is: on a terminal it is redrawn, elsewhere a new one is written now and then."""
 
-    what: str = "looked at"
-    _started: float = field(default_factory=time.monotonic)
+    quiet: bool = False  # nothing is written
     _said: float = field(default_factory=time.monotonic)
     _drawn: float = 0.0
     _live: Live | None = None
 
     def __enter__(self) -> Self:
         out = console(error=True)
-        if out.is_terminal:
+        if out.is_terminal and not self.quiet:
             self._live = Live(Text(""), console=out, auto_refresh=False, transient=True)
             self._live.start()
         return self
@@ -195,16 +195,39 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def __call__(self, tally: Tally) -> None:
-        """Draw if it is time to."""
+    def say(self, text: str) -> None:
+        """A line of talk, above the one that is redrawn."""
+        if self.quiet:
+            return
+        if self._live is not None:
+            self._live.console.print(plain(text))
+        else:
+            say(plain(text))
+
+    def draw(self, text: Callable[[], str]) -> None:
+        """Draw if it is time to; the text is made only then."""
         now = time.monotonic()
+        if self.quiet:
+            return
         if self._live is not None:
             if now - self._drawn > 0.2:
                 self._drawn = now
-                self._live.update(Text(self._line(tally, now - self._started)), refresh=True)
+                self._live.update(Text(text()), refresh=True)
         elif now - self._said > PLAIN_EVERY:
             self._said = now
-            say(self._line(tally, now - self._started))
+            say(text())
+
+
+@dataclass
+class Progress(Line):
+    """How far a scan is."""
+
+    what: str = "looked at"
+    _started: float = field(default_factory=time.monotonic)
+
+    def __call__(self, tally: Tally) -> None:
+        """Draw if it is time to."""
+        self.draw(lambda: self._line(tally, time.monotonic() - self._started))
 
     def _line(self, tally: Tally, seconds: float) -> str:
         looked = tally.done - tally.skipped

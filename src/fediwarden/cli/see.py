@@ -9,6 +9,7 @@ from fediwarden.app import App
 from fediwarden.calibration import Interval, interval
 from fediwarden.cli.common import JSON, build
 from fediwarden.cli.output import (
+    UNASKED,
     deed_words,
     emit,
     entry_json,
@@ -117,6 +118,7 @@ def _analysis(app: App) -> dict[str, object]:
         "precision": choice.precision if choice else None,
         "device": choice.device if choice else "cpu",
         "calibrated": app.calibrated if choice else None,
+        "asked": app.policy.calibrated if choice else None,
         "counted_otherwise": (app.counted_otherwise or None) if choice else None,
     }
 
@@ -151,7 +153,11 @@ def _tell_analysis(analysis: Mapping[str, object], totals: Totals) -> None:
         return
     result(f"analysis: {analysis['mode']}; {analysis['model']} {analysis['precision']} on {analysis['device']}")
     if not analysis["calibrated"]:
-        result("    NOT CALIBRATED: what CLIP finds informs and decides nothing; `fediwarden calibrate`")
+        result(
+            "    NOT CALIBRATED: what CLIP finds informs and decides nothing; `fediwarden calibrate`"
+            if analysis["asked"]
+            else f"    {UNASKED}"
+        )
     if other := analysis["counted_otherwise"]:
         result(f"    calibrated for {other}: the budget is not kept to; `fediwarden calibrate` counts anew, without a look")
     if totals.seen:

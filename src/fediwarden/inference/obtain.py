@@ -60,9 +60,10 @@ def pull(
     with folders.writing(models_dir), folders.held(pulling, lambda: say(waiting)):
         try:
             return _pull(models_dir, entry, hub, pulling, say, progress)
-        finally:
+        except BaseException:  # after a success nothing of it is left, and what is there by then is the next one's
             if not any(part.stat().st_size for part in pulling.glob("*.part")):
                 shutil.rmtree(pulling, ignore_errors=True)
+            raise
 
 
 def _pull(models_dir: Path, entry: Entry, hub: Hub, pulling: Path, say: Say, progress: Progress) -> Obtained:
