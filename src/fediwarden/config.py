@@ -147,10 +147,71 @@ class LogSettings(_Section):
     )
 
 
+class GateSettings(_Section):
+    """The check on every upload: `fediwarden gate` (docs/gate.md). What it cannot look at in time passes as a debt, or is refused."""
+
+    listen: str = Field("127.0.0.1:8970", description='Address and port to listen on, or "unix:/run/fediwarden/gate.sock".')
+    secrets: str = Field(
+        "gate.secrets",
+        description="The file of secrets, one a line, that callers carry in the URL; `fediwarden gate --new-secret` adds one.",
+    )
+    store: str = Field(
+        "", description="The pict-rs store (its name below) whose uploads are checked; debts are fetched from there."
+    )
+    deadline_seconds: Annotated[float, Field(ge=1, le=300, strict=False)] = Field(
+        8.0, description="Seconds until the answer, at the latest. Lemmy gives up after 10, pict-rs after its own time-out."
+    )
+    max_upload_mb: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="Larger uploads are hashed while they arrive and not held in memory."
+    )
+    in_flight_mb: Annotated[int, Field(ge=1, le=65536)] = Field(
+        256, description="Bytes of uploads held in memory at once; what comes on top is hashed only."
+    )
+    queue: Annotated[int, Field(ge=1, le=100_000)] = Field(64, description="Uploads that may wait to be looked at.")
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="Uploads looked at at the same time; 0 chooses as `scan` does."
+    )
+    late: Literal["debt", "refuse"] = Field("debt", description="No result within the deadline: pass as a debt, or refuse.")
+    busy: Literal["debt", "refuse"] = Field("debt", description="Too many wait already, or the memory for uploads is used up.")
+    large: Literal["debt", "refuse"] = Field("debt", description="Larger than max_upload_mb.")
+    broken: Literal["debt", "refuse"] = Field(
+        "debt", description="It was looked at and cannot be decoded here, though pict-rs could."
+    )
+    failed: Literal["debt", "refuse"] = Field("refuse", description="The analysis itself did not work.")
+    videos: Literal["", "debt", "refuse"] = Field(
+        "", description="What happens to videos that could not be looked at, over the five above; empty: the same."
+    )
+    act: Literal["never", "allowance"] = Field(
+        "never",
+        description='What the gate does about debts that turn out suspected: "never" leaves them to `apply`; "allowance" hides them at once, within the allowance.',
+    )
+    lapse_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        24, description="A debt lapses when pict-rs has not had its object for this long (the upload failed later on)."
+    )
+
+
+class LemmySettings(_Section):
+    """The Lemmy server in front of pict-rs, for `trace` and `lemmy` (docs/trace.md)."""
+
+    url: str = Field("", description="Its public address, such as https://lemmy.example; empty: there is none.")
+    api: str = Field("", description="Where its API is called, such as http://127.0.0.1:8536; empty: at its public address.")
+    credentials: str = Field(
+        "",
+        description="File with `database`, the PostgreSQL address of a role that may only read what a trace needs, or with a `jwt`.",
+    )
+    keeper_credentials: str = Field("", description="File with the `jwt` of an administrator (only `lemmy act` opens it).")
+    trace_when_hiding: bool = Field(
+        True, description="Seal a trace beside the bytes before anything is hidden: Lemmy forgets sessions on logout and ban."
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(10, description="Seconds to wait for one answer.")
+
+
 class StoreEntry(_Section):
     """One store."""
 
-    url: str = Field(description="/a/folder, s3://bucket/prefix or sftp://user@host/folder.")
+    url: str = Field(
+        description="/a/folder, s3://bucket/prefix, sftp://user@host/folder, pictrs://host:port or pictrs+https://host."
+    )
     endpoint: str = Field("", description="S3: the server's address; empty means Amazon's own for the region.")
     region: str = Field("us-east-1", description="S3: the region.")
     path_style: bool = Field(True, description="S3: put the bucket in the path, not in the host name.")
@@ -168,6 +229,13 @@ class StoreEntry(_Section):
     known_hosts: str = Field("", description="SFTP: file of known host keys; empty means ~/.ssh/known_hosts.")
     public_url: str = Field(
         "", description="The address under which strangers fetch objects, to prove that hidden ones cannot be had."
+    )
+    pictrs: str = Field(
+        "",
+        description="The name of the pict-rs store whose files lie here: they are looked at and hidden through pict-rs, each content once.",
+    )
+    overlap_seconds: Annotated[int, Field(ge=0, le=86400)] = Field(
+        60, description="pict-rs: how far listings by time overlap; at least its external_validation_timeout (30)."
     )
     private_messages: bool = Field(
         False,
@@ -193,6 +261,8 @@ class Settings(_Section):
     ledger: LedgerSettings = LedgerSettings()
     models: ModelsSettings = ModelsSettings()
     log: LogSettings = LogSettings()
+    gate: GateSettings = GateSettings()
+    lemmy: LemmySettings = LemmySettings()
     stores: dict[str, StoreEntry] = Field(default_factory=dict, description="The stores to look at, each under a short name.")
 
 
@@ -292,6 +362,8 @@ def load(environment: Mapping[str, str]) -> Configuration:
     for name in settings.stores:
         if not STORE_NAME.fullmatch(name):
             raise Misconfigured(f"{file}: stores.{name}: not a store's name", hint="use lower-case letters, digits, - and _")
+        if name == "gate":
+            raise Misconfigured(f"{file}: stores.gate: the name is taken by the gate's own record", hint="choose another name")
     configuration = Configuration(folder, settings, file)
     if settings.profile:
         profile(settings.profile, configuration.profiles)

@@ -82,6 +82,39 @@ class DeedState(StrEnum):
     CHANGED = "changed"
 
 
+class NameKind(StrEnum):
+    """What another name of an object is."""
+
+    ALIAS = "alias"  # a platform serves it under this
+    IDENTIFIER = "identifier"  # key of the original in the store behind the platform
+    VARIANT = "variant"  # key of a rendering of it there, such as a thumbnail
+    PROXIED = "proxied from"  # URL of the remote picture that it is a cached copy of
+
+
+class Why(StrEnum):
+    """Why the gate answered as it did. LATE to FAILED let an upload pass as a debt, or refuse it, as the settings say."""
+
+    LOOKED = "looked"  # it was looked at for this upload
+    KNOWN = "known"  # the same bytes were looked at before by this engine version
+    PERSON = "person"  # a person decided about these bytes
+    RESTORING = "restoring"  # a person is putting it back just now
+    LATE = "late"  # no result within the deadline
+    BUSY = "busy"  # too much was waiting
+    LARGE = "large"  # larger than the gate holds in memory
+    BROKEN = "broken"  # it was looked at and cannot be decoded
+    FAILED = "failed"  # the analysis did not work
+    UNRECORDED = "unrecorded"  # the ledger could take no more: refused, whatever the settings say
+    UNREAD = "unread"  # the body did not arrive whole, or was no request at all
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Another name of an object, as its platform told it."""
+
+    kind: NameKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
     """One stored file, named the way its store names it.
@@ -96,6 +129,7 @@ class ObjectRef:
     size: int
     stamp: str
     modified: datetime | None = None
+    names: tuple[Name, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,3 +334,63 @@ class Owed:
     decision_id: int
     decision: Decision
     last: DeedEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the gate. A passed one with `debt` was let through unscanned, and stays a debt until these bytes are seen."""
+
+    ref: ObjectRef  # where the upload will lie: the platform's store and key; the pseudo-store "gate" where it will not
+    at: datetime
+    face: str  # which protocol asked: "pict-rs", "pictrs-safety"
+    passed: bool
+    why: Why
+    sha256: Sha256 | None = None  # None when the body never arrived whole
+    claimed: str = ""  # Content-Type of the request
+    debt: bool = False
+    original: Sha256 | None = None  # of the bytes as uploaded, where they were seen and differ
+    sealed: bool | None = None  # refused bytes only: whether the vault has them
+    drill: bool = False
+    problem: str = ""
+    milliseconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """Something the gate let through unscanned, waiting to be scanned."""
+
+    id: int
+    ref: ObjectRef
+    sha256: Sha256
+    at: datetime
+    why: Why
+    claimed: str = ""
+    broken: bool = False  # it was looked at since, and cannot be decoded by this engine version
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """That somebody asked who is behind an object, and why; the answer itself lies in the vault, or nowhere."""
+
+    at: datetime
+    actor: str
+    reason: str
+    subject: str
+    sha256: Sha256 | None = None
+    sealed: Sha256 | None = None  # of the trace in the vault
+    counts: Mapping[str, int] = field(default_factory=dict)  # "posts": 2
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformDeed:
+    """One line of what was done on a platform: a post removed, an account banned, a report resolved."""
+
+    at: datetime
+    actor: str
+    platform: str  # "lemmy"
+    act: str  # "remove post"
+    target: str  # the platform's own address of what it was done to
+    state: DeedState  # BEGUN, DONE or FAILED
+    sha256: Sha256 | None = None
+    problem: str = ""

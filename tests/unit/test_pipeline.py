@@ -17,6 +17,7 @@ from tests.support.core import PACE, POLICY, Core, Opener, adds_up, nothing
 from fediwarden.errors import CannotWrite, FediwardenError, Gone, Misconfigured, Refused, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import (
+    Answer,
     Blob,
     Decision,
     EngineVersion,
@@ -522,9 +523,9 @@ class Full(Ledger):
         self._check("settle")
         return super().settle(run, refs, engine, limit)
 
-    def record(self, run: RunId, entries: Sequence[tuple[Look, Decision | None]]) -> None:
+    def record(self, run: RunId, entries: Sequence[tuple[Look, Decision | None]], answers: Sequence[Answer] = ()) -> None:
         self._check("record")
-        super().record(run, entries)
+        super().record(run, entries, answers)
 
     def known(self, sha256: Sha256, engine: EngineVersion) -> Look | None:
         self._check("known")

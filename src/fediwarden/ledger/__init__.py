@@ -2,5 +2,6 @@
 
 from fediwarden.ledger.ledger import Ledger
 from fediwarden.ledger.rows import Decided, Entry, History, Totals
+from fediwarden.ledger.uploads import GATE, UploadTotals
 
-__all__ = ["Decided", "Entry", "History", "Ledger", "Totals"]
+__all__ = ["GATE", "Decided", "Entry", "History", "Ledger", "Totals", "UploadTotals"]

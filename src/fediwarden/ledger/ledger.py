@@ -10,7 +10,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from fediwarden.errors import CannotWrite
-from fediwarden.ledger import database, migrate
+from fediwarden.ledger import database, migrate, platforms, uploads
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import (
     FIRST,
@@ -40,6 +40,7 @@ from fediwarden.ledger.rows import (
 )
 from fediwarden.model import (
     Act,
+    Answer,
     Decision,
     DeedEvent,
     DeedState,
@@ -108,6 +109,16 @@ class Ledger:
         self.close()
 
     @property
+    def uploads(self) -> "uploads.Uploads":
+        """What the gate answered and owes."""
+        return uploads.Uploads(self._reading, self._writing)
+
+    @property
+    def platforms(self) -> "platforms.Platforms":
+        """Other names of objects, traces, and what was done on platforms."""
+        return platforms.Platforms(self._reading, self._writing)
+
+    @property
     def installation(self) -> str:
         """The random identity made with the ledger."""
         with self._reading() as connection:
@@ -160,16 +171,25 @@ class Ledger:
                 connection.execute(queries()["restamp_object"], changed)
             if unknown:
                 self._add_objects(connection, run, unknown)
+            named = [
+                {"store": store, "key": encoded(ref.key), "kind": name.kind.value, "name": clean(name.text), "run": run}
+                for ref in refs
+                for name in ref.names
+            ]
+            if named:
+                connection.execute(queries()["add_name"], named)
         return settled
 
-    def record(self, run: RunId, entries: Sequence[tuple[Look, Decision | None]]) -> None:
-        """Looks with what was decided about them, in one transaction.
+    def record(self, run: RunId, entries: Sequence[tuple[Look, Decision | None]], answers: Sequence[Answer] = ()) -> None:
+        """Looks with what was decided about them, and what the gate answered, in one transaction.
+
+        A seen look pays every debt over its bytes.
 
         A settled look at bytes that this engine already knows with the same standing points at that evidence. A look that
         did not settle leaves earlier evidence and the current decision in place, but the object counts as not scanned
         until it is reached again; its own decision, if there is one, is history only.
         """
-        if not entries:
+        if not entries and not answers:
             return
         with self._writing() as connection:
             ids = connection.execute(queries()["last_ids"]).one()
@@ -240,6 +260,8 @@ class Ledger:
             ):
                 if rows:
                     connection.execute(queries()[name], rows)
+            uploads.add_answers(connection, run, answers)
+            uploads.pay(connection, [look for look, _ in entries], looks)
 
     def known(self, sha256: Sha256, engine: EngineVersion) -> Look | None:
         """The settled look at these bytes by this engine version, with its findings."""

@@ -326,3 +326,103 @@ UNION ALL SELECT 'decision without its object', COUNT(*) FROM decisions d
     WHERE d.object IS NOT NULL AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.id = d.object)
 UNION ALL SELECT 'deed without its decision', COUNT(*) FROM deeds e
     WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.id = e.decision);
+
+
+-- name: add_name
+-- Another name of an object; told again it is no news.
+INSERT INTO names (store, key, kind, name, run) VALUES (:store, :key, :kind, :name, :run) ON CONFLICT DO NOTHING;
+
+-- name: names_of
+-- Every name that an object was ever known by.
+SELECT kind, name FROM names WHERE store = :store AND key = :key ORDER BY kind, name;
+
+-- name: named
+-- Which objects a name meant.
+SELECT store, key, kind FROM names WHERE name = :name ORDER BY store, key;
+
+-- name: holding
+-- Which objects hold, or held when last looked at, these bytes.
+SELECT store, key FROM objects WHERE sha256 = :sha256 ORDER BY store, key LIMIT 1000;
+
+-- name: last_upload_ids
+-- The highest numbers of answers and debts.
+SELECT (SELECT COALESCE(MAX(id), 0) FROM answers) AS answers, (SELECT COALESCE(MAX(id), 0) FROM debts) AS debts;
+
+-- name: add_answer
+-- What the gate answered.
+INSERT INTO answers (id, run, at, face, sha256, original, size, claimed, passed, why, sealed, drill, problem, milliseconds)
+VALUES (:id, :run, :at, :face, :sha256, :original, :size, :claimed, :passed, :why, :sealed, :drill, :problem, :milliseconds);
+
+-- name: add_debt
+-- Let through unscanned.
+INSERT INTO debts (id, answer, at, sha256, size, claimed, store, key, why)
+VALUES (:id, :answer, :at, :sha256, :size, :claimed, :store, :key, :why);
+
+-- name: unpaid_of_page
+-- Debts over any of these bytes.
+SELECT d.id, d.sha256 FROM debts d
+WHERE d.sha256 IN :digests AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id);
+
+-- name: add_payment
+-- A debt is paid by a look, or lapses with a problem.
+INSERT INTO payments (debt, at, look, problem) VALUES (:debt, :at, :look, :problem) ON CONFLICT DO NOTHING;
+
+-- name: leave_gate
+-- What was refused, or lies in no store that is known, is not there.
+UPDATE objects SET gone_at = :at WHERE store = :store AND key = :key;
+
+-- name: debts
+-- Unpaid debts, oldest first.
+SELECT d.*, CASE WHEN EXISTS (
+        SELECT 1 FROM looks l WHERE l.sha256 = d.sha256 AND l.engine = :engine AND l.standing = 'broken'
+    ) THEN 1 ELSE 0 END AS broken
+FROM debts d
+WHERE d.id > :after AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id)
+ORDER BY d.id LIMIT :limit;
+
+-- name: totals_answers
+-- How many answers of which kind since a moment.
+SELECT passed, why, COUNT(*) AS number, SUM(CASE WHEN sealed = 0 THEN 1 ELSE 0 END) AS unsealed FROM answers
+WHERE at >= :since AND drill = 0 GROUP BY passed, why;
+
+-- name: totals_debts
+-- Unpaid debts: how many, since when, and how many of them were looked at and cannot be decoded.
+SELECT COUNT(*) AS number, MIN(d.at) AS oldest, COALESCE(SUM(CASE WHEN EXISTS (
+        SELECT 1 FROM looks l WHERE l.sha256 = d.sha256 AND l.engine = :engine AND l.standing = 'broken'
+    ) THEN 1 ELSE 0 END), 0) AS broken
+FROM debts d WHERE NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id);
+
+-- name: totals_lapsed
+-- Debts that ended without a look.
+SELECT COUNT(*) FROM payments WHERE look IS NULL;
+
+-- name: answers_about
+-- Every answer about these bytes, oldest first.
+SELECT * FROM answers WHERE sha256 = :sha256 OR original = :sha256 ORDER BY id;
+
+-- name: restoring
+-- Bytes whose restoring was begun since a moment and has not ended.
+SELECT DISTINCT d.sha256 AS sha256 FROM deeds d
+WHERE d.store = :store AND d.act = 'restore' AND d.state = 'begun' AND d.at >= :since
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds n WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq
+            AND n.act = 'restore' AND n.state IN ('done', 'failed')
+    );
+
+-- name: add_trace
+-- Somebody asked who is behind an object.
+INSERT INTO traces (run, at, actor, reason, subject, sha256, sealed, counts, problem)
+VALUES (:run, :at, :actor, :reason, :subject, :sha256, :sealed, :counts, :problem);
+
+-- name: traces_of
+-- Who asked about these bytes.
+SELECT * FROM traces WHERE sha256 = :sha256 ORDER BY id;
+
+-- name: add_platform_deed
+-- Something was done on a platform.
+INSERT INTO platform_deeds (run, at, actor, platform, sha256, act, target, state, problem)
+VALUES (:run, :at, :actor, :platform, :sha256, :act, :target, :state, :problem);
+
+-- name: platform_deeds_of
+-- What was done on platforms about these bytes.
+SELECT * FROM platform_deeds WHERE sha256 = :sha256 ORDER BY id;

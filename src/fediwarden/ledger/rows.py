@@ -155,6 +155,11 @@ def dumps(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
+def counts_of(text: str) -> dict[str, int]:
+    """Numbers by their names, back from JSON."""
+    return {str(name): int(value) for name, value in json.loads(text).items()}
+
+
 def ref_columns(ref: ObjectRef) -> Columns:
     """The reference, without store and key."""
     return {"size": min(ref.size, LARGEST), "stamp": clean(ref.stamp), "modified": iso(ref.modified) if ref.modified else None}

@@ -1,0 +1,166 @@
+"""What the gate answered and what it owes, in the ledger's tables; a debt is paid by any seen look at its bytes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from fediwarden.ledger.queries import queries
+from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, moment
+from fediwarden.model import Answer, Debt, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName, Why
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+PAGE = 500
+GATE = StoreName("gate")  # the pseudo-store of uploads that were refused, or that lie in no store we know
+
+
+@dataclass(frozen=True, slots=True)
+class UploadTotals:
+    """The gate in numbers; drills are left out."""
+
+    passed: Mapping[Why, int] = field(default_factory=dict)
+    refused: Mapping[Why, int] = field(default_factory=dict)
+    unsealed: int = 0  # refused, and the vault could not take the bytes
+    debts: int = 0  # unpaid
+    debts_broken: int = 0  # of these: looked at since, and not to be decoded by this engine version
+    oldest_debt: datetime | None = None
+    lapsed: int = 0  # debts that ended without a look, ever
+
+
+class Uploads:
+    """Questions about the gate. Writing answers is `Ledger.record`, in one transaction with the looks behind them."""
+
+    def __init__(
+        self,
+        reading: "Callable[[], AbstractContextManager[Connection]]",
+        writing: "Callable[[], AbstractContextManager[Connection]]",
+    ) -> None:
+        self._reading = reading
+        self._writing = writing
+
+    def debts(self, engine: EngineVersion) -> Iterator[Debt]:
+        """Unpaid debts, oldest first, page by page."""
+        after = 0
+        while True:
+            with self._reading() as connection:
+                page = connection.execute(queries()["debts"], {"after": after, "limit": PAGE, "engine": engine}).all()
+            for row in page:
+                after = row.id
+                yield _debt(row)
+            if len(page) < PAGE:
+                return
+
+    def lapse(self, debts: Sequence[Debt], problem: str, at: datetime) -> None:
+        """End debts whose object will never be there to look at, and say why. One that was paid meanwhile stays paid."""
+        rows = [{"debt": debt.id, "at": iso(at), "look": None, "problem": clean(problem)} for debt in debts]
+        if rows:
+            with self._writing() as connection:
+                connection.execute(queries()["add_payment"], rows)
+
+    def restoring(self, store: StoreName, since: datetime) -> list[Sha256]:
+        """Bytes that a person is putting back just now: begun since then, and not ended."""
+        with self._reading() as connection:
+            rows = connection.execute(queries()["restoring"], {"store": clean(store), "since": iso(since)}).all()
+        return [Sha256(row.sha256) for row in rows]
+
+    def answers(self, sha256: Sha256) -> list[Answer]:
+        """Every answer about these bytes, as stored or as uploaded, oldest first."""
+        with self._reading() as connection:
+            return [_answer(row) for row in connection.execute(queries()["answers_about"], {"sha256": sha256})]
+
+    def totals(self, engine: EngineVersion, since: datetime) -> UploadTotals:
+        """Answers since a moment, and debts as they stand now."""
+        with self._reading() as connection:
+            answers = connection.execute(queries()["totals_answers"], {"since": iso(since)}).all()
+            debts = connection.execute(queries()["totals_debts"], {"engine": engine}).one()
+            lapsed = int(connection.execute(queries()["totals_lapsed"]).scalar_one())
+        return UploadTotals(
+            passed={Why(row.why): int(row.number) for row in answers if row.passed},
+            refused={Why(row.why): int(row.number) for row in answers if not row.passed},
+            unsealed=sum(int(row.unsealed or 0) for row in answers),
+            debts=int(debts.number),
+            debts_broken=int(debts.broken),
+            oldest_debt=moment(debts.oldest) if debts.oldest else None,
+            lapsed=lapsed,
+        )
+
+
+def add_answers(connection: "Connection", run: int, answers: Sequence[Answer]) -> None:
+    """Rows for answers and their debts; what will lie in no store is marked as not there."""
+    if not answers:
+        return
+    ids = connection.execute(queries()["last_upload_ids"]).one()
+    number, next_debt = int(ids.answers), int(ids.debts)
+    rows: list[Columns] = []
+    debts: list[Columns] = []
+    left: list[Columns] = []
+    for answer in answers:
+        number += 1
+        where: Columns = {"store": clean(answer.ref.store), "key": encoded(answer.ref.key), "at": iso(answer.at)}
+        rows.append(
+            {
+                "id": number,
+                "run": run,
+                "at": iso(answer.at),
+                "face": clean(answer.face),
+                "sha256": answer.sha256,
+                "original": answer.original,
+                "size": answer.ref.size,
+                "claimed": clean(answer.claimed),
+                "passed": int(answer.passed),
+                "why": answer.why.value,
+                "sealed": None if answer.sealed is None else int(answer.sealed),
+                "drill": int(answer.drill),
+                "problem": clean(answer.problem),
+                "milliseconds": answer.milliseconds,
+            }
+        )
+        if answer.debt:
+            if not answer.passed or answer.sha256 is None:
+                raise ValueError("only what passed, with its bytes known, is a debt")
+            next_debt += 1
+            facts: Columns = {"size": answer.ref.size, "claimed": clean(answer.claimed), "why": answer.why.value}
+            debts.append({"id": next_debt, "answer": number, "sha256": answer.sha256, **where, **facts})
+        if answer.ref.store == GATE:
+            left.append(where)
+    for name, what in (("add_answer", rows), ("add_debt", debts), ("leave_gate", left)):
+        if what:
+            connection.execute(queries()[name], what)
+
+
+def pay(connection: "Connection", looks: Sequence[Look], rows: Sequence[Columns]) -> None:
+    """End the debts over bytes that were seen; `rows` are these looks as recorded."""
+    paid = {look.sha256: row for look, row in zip(looks, rows, strict=True) if look.standing is Standing.SEEN and look.sha256}
+    digests = list(paid)
+    for start in range(0, len(digests), 1000):
+        unpaid = connection.execute(queries()["unpaid_of_page"], {"digests": digests[start : start + 1000]}).all()
+        payments = [
+            {"debt": debt.id, "at": paid[debt.sha256]["at"], "look": paid[debt.sha256]["id"], "problem": ""} for debt in unpaid
+        ]
+        if payments:
+            connection.execute(queries()["add_payment"], payments)
+
+
+def _debt(row: Row) -> Debt:
+    ref = ObjectRef(StoreName(row.store), decoded(row.key), row.size, "")
+    return Debt(row.id, ref, Sha256(row.sha256), moment(row.at), Why(row.why), row.claimed, bool(row.broken))
+
+
+def _answer(row: Row) -> Answer:
+    return Answer(
+        ref=ObjectRef(GATE, "", row.size, ""),
+        at=moment(row.at),
+        face=row.face,
+        passed=bool(row.passed),
+        why=Why(row.why),
+        sha256=row.sha256,
+        claimed=row.claimed,
+        original=row.original,
+        sealed=None if row.sealed is None else bool(row.sealed),
+        drill=bool(row.drill),
+        problem=row.problem,
+        milliseconds=row.milliseconds,
+    )
