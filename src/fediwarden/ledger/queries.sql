@@ -325,7 +325,13 @@ UNION ALL SELECT 'finding without its look', COUNT(*) FROM findings f
 UNION ALL SELECT 'decision without its object', COUNT(*) FROM decisions d
     WHERE d.object IS NOT NULL AND NOT EXISTS (SELECT 1 FROM objects o WHERE o.id = d.object)
 UNION ALL SELECT 'deed without its decision', COUNT(*) FROM deeds e
-    WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.id = e.decision);
+    WHERE NOT EXISTS (SELECT 1 FROM decisions d WHERE d.id = e.decision)
+UNION ALL SELECT 'debt without its answer', COUNT(*) FROM debts b
+    WHERE NOT EXISTS (SELECT 1 FROM answers a WHERE a.id = b.answer)
+UNION ALL SELECT 'payment without its debt', COUNT(*) FROM payments p
+    WHERE NOT EXISTS (SELECT 1 FROM debts b WHERE b.id = p.debt)
+UNION ALL SELECT 'payment without its look', COUNT(*) FROM payments p
+    WHERE p.look IS NOT NULL AND NOT EXISTS (SELECT 1 FROM looks l WHERE l.id = p.look);
 
 
 -- name: add_name

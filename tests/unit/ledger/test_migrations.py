@@ -5,17 +5,19 @@ import re
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.support.ledgers import NOW, a_decision, a_finding, a_look, a_ref, begun, do, flagged
+from tests.support.ledgers import ENGINE, NOW, a_decision, a_finding, a_hash, a_look, a_ref, begun, do, flagged
 
 from fediwarden.errors import Misconfigured
 from fediwarden.ledger import Ledger, database, migrate
 from fediwarden.ledger.queries import queries
-from fediwarden.model import DeedState
+from fediwarden.model import Answer, DeedState, Name, NameKind, PlatformDeed, TraceRecord, Why
 
 FACTS = ["meta", "runs", "run_ends", "looks", "findings", "decisions", "deeds"]
+FACTS += ["names", "answers", "debts", "payments", "traces", "platform_deeds"]
 
 
 def schema(path: Path) -> list[tuple[str, str]]:
@@ -152,6 +154,12 @@ def test_facts_can_be_neither_changed_nor_deleted(tmp_path: Path, table: str, st
         run = begun(ledger)
         ledger.record(run, [(a_look(findings=[a_finding()]), a_decision())])
         do(ledger, a_ref(), DeedState.BEGUN)
+        late = Answer(a_ref("late"), NOW, "pict-rs", passed=True, why=Why.LATE, sha256=a_hash("late"), debt=True)
+        ledger.record(run, [], [late])
+        ledger.uploads.lapse(list(ledger.uploads.debts(ENGINE)), "never came", NOW)
+        ledger.platforms.add_names(run, [replace(a_ref(), names=(Name(NameKind.ALIAS, "a.png"),))])
+        ledger.platforms.traced(run, TraceRecord(NOW, "alice", "ticket", "a.png"))
+        ledger.platforms.did(run, PlatformDeed(NOW, "alice", "lemmy", "ban", "https://l.example/u/x", DeedState.BEGUN))
         ledger.end(run, "done", {}, NOW)
 
     with sqlite3.connect(path) as connection, pytest.raises(sqlite3.IntegrityError, match="nothing in it is changed"):
