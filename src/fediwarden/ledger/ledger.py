@@ -183,7 +183,7 @@ class Ledger:
     def record(self, run: RunId, entries: Sequence[tuple[Look, Decision | None]], answers: Sequence[Answer] = ()) -> None:
         """Looks with what was decided about them, and what the gate answered, in one transaction.
 
-        A seen look pays every debt over its bytes.
+        A seen look pays every debt over its bytes. What lies in the pseudo-store of the gate is in no store: marked as gone.
 
         A settled look at bytes that this engine already knows with the same standing points at that evidence. A look that
         did not settle leaves earlier evidence and the current decision in place, but the object counts as not scanned
@@ -260,6 +260,7 @@ class Ledger:
             ):
                 if rows:
                     connection.execute(queries()[name], rows)
+            uploads.leave_gate(connection, entries)
             uploads.add_answers(connection, run, answers)
             uploads.pay(connection, [look for look, _ in entries], looks)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, moment
-from fediwarden.model import Answer, Debt, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName, Why
+from fediwarden.model import Answer, Debt, Decision, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName, Why
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -88,15 +88,25 @@ class Uploads:
         )
 
 
+def leave_gate(connection: "Connection", entries: Sequence[tuple[Look, Decision | None]]) -> None:
+    """What was looked at for the gate alone lies in no store, and is never owed."""
+    rows = [
+        {"store": clean(look.ref.store), "key": encoded(look.ref.key), "at": iso(look.at)}
+        for look, _ in entries
+        if look.ref.store == GATE
+    ]
+    if rows:
+        connection.execute(queries()["leave_gate"], rows)
+
+
 def add_answers(connection: "Connection", run: int, answers: Sequence[Answer]) -> None:
-    """Rows for answers and their debts; what will lie in no store is marked as not there."""
+    """Rows for answers and their debts."""
     if not answers:
         return
     ids = connection.execute(queries()["last_upload_ids"]).one()
     number, next_debt = int(ids.answers), int(ids.debts)
     rows: list[Columns] = []
     debts: list[Columns] = []
-    left: list[Columns] = []
     for answer in answers:
         number += 1
         where: Columns = {"store": clean(answer.ref.store), "key": encoded(answer.ref.key), "at": iso(answer.at)}
@@ -124,9 +134,7 @@ def add_answers(connection: "Connection", run: int, answers: Sequence[Answer]) -
             next_debt += 1
             facts: Columns = {"size": answer.ref.size, "claimed": clean(answer.claimed), "why": answer.why.value}
             debts.append({"id": next_debt, "answer": number, "sha256": answer.sha256, **where, **facts})
-        if answer.ref.store == GATE:
-            left.append(where)
-    for name, what in (("add_answer", rows), ("add_debt", debts), ("leave_gate", left)):
+    for name, what in (("add_answer", rows), ("add_debt", debts)):
         if what:
             connection.execute(queries()[name], what)
 
