@@ -10,7 +10,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from fediwarden.errors import CannotWrite
-from fediwarden.ledger import database, migrate, platforms, uploads
+from fediwarden.ledger import database, migrate, platforms, uploads, watching
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import (
     FIRST,
@@ -117,6 +117,11 @@ class Ledger:
     def platforms(self) -> "platforms.Platforms":
         """Other names of objects, traces, and what was done on platforms."""
         return platforms.Platforms(self._reading, self._writing)
+
+    @property
+    def watching(self) -> "watching.Watching":
+        """What a watching process asks and remembers."""
+        return watching.Watching(self._reading, self._writing)
 
     @property
     def installation(self) -> str:

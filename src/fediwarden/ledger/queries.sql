@@ -118,8 +118,13 @@ SELECT * FROM decisions WHERE sha256 = :sha256 AND decided_by <> 'policy' ORDER 
 UPDATE objects SET gone_at = :at WHERE store = :store AND gone_at IS NULL AND listed < :run AND hidden_by IS NOT NULL;
 
 -- name: sweep_gone
--- Not listed by a complete listing. A run that began later may have met objects that this one could not, hence "<".
-UPDATE objects SET gone_at = :at WHERE store = :store AND gone_at IS NULL AND listed < :run AND hidden_by IS NULL;
+-- Not listed by a complete listing. A run that began later may have met objects that this one could not, hence "<"; and one
+-- that began earlier, such as the gate's, may have looked at what came in behind the listing's back.
+UPDATE objects SET gone_at = :at WHERE store = :store AND gone_at IS NULL AND listed < :run AND hidden_by IS NULL
+    AND NOT EXISTS (
+        SELECT 1 FROM looks l WHERE l.id = objects.attempt AND l.standing IN ('seen', 'broken')
+        AND l.at > (SELECT r.at FROM runs r WHERE r.id = :run)
+    );
 
 -- name: stale
 -- Present objects that policy, but not this policy, decided about.
@@ -432,3 +437,38 @@ VALUES (:run, :at, :actor, :platform, :sha256, :act, :target, :state, :problem);
 -- name: platform_deeds_of
 -- What was done on platforms about these bytes.
 SELECT * FROM platform_deeds WHERE sha256 = :sha256 ORDER BY id;
+
+-- name: mark
+-- What a watching process remembered under a name.
+SELECT value FROM marks WHERE name = :name;
+
+-- name: set_mark
+-- The newest value stands.
+INSERT INTO marks (name, value, at) VALUES (:name, :value, :at)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at;
+
+-- name: unsettled
+-- Present objects of a store that this engine version has not settled, known from earlier listings.
+SELECT key, size, stamp, modified FROM objects
+WHERE store = :store AND key > :after AND gone_at IS NULL
+    AND (fresh = 0 OR engine IS NULL OR engine <> :engine OR (sha256 IS NULL AND size <= :limit))
+ORDER BY key LIMIT :page;
+
+-- name: oldest_lacking
+-- How long objects have not been scanned, by reason.
+SELECT reason AS lacking, MIN(modified) AS oldest FROM (
+    SELECT
+        CASE
+            WHEN lacking IN ('never looked at', 'unreached', 'changed since') THEN lacking
+            WHEN engine IS NULL OR engine <> :engine THEN 'other engine version'
+            ELSE lacking
+        END AS reason,
+        modified
+    FROM objects WHERE gone_at IS NULL
+) present
+WHERE reason IS NOT NULL GROUP BY reason;
+
+-- name: flagged_after
+-- What was suspected since a watching process last told of it.
+SELECT COUNT(DISTINCT CASE WHEN step = 'quarantine' AND drill = 0 THEN object END) AS objects, COALESCE(MAX(id), :after) AS last
+FROM decisions WHERE id > :after;

@@ -1,0 +1,76 @@
+"""What a watching process asks and remembers: marks between its lives, objects that still need a look, what is new; starts nothing."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from fediwarden.ledger.queries import queries
+from fediwarden.ledger.rows import clean, dumps, iso, moment, ref_of
+from fediwarden.model import EngineVersion, ObjectRef, StoreName
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """Quarantine decisions after a certain one, drills left out."""
+
+    objects: int
+    last: int  # number of the newest decision of any kind
+
+
+class Watching:
+    """Index and marks for `watch`; nothing here is a fact of the record."""
+
+    def __init__(
+        self,
+        reading: "Callable[[], AbstractContextManager[Connection]]",
+        writing: "Callable[[], AbstractContextManager[Connection]]",
+    ) -> None:
+        self._reading = reading
+        self._writing = writing
+
+    def mark(self, name: str) -> Mapping[str, object]:
+        """What was last remembered under a name; empty where nothing was, or where it cannot be read."""
+        with self._reading() as connection:
+            text = connection.execute(queries()["mark"], {"name": clean(name)}).scalar()
+        value = json.loads(text) if text else {}
+        return value if isinstance(value, dict) else {}
+
+    def remember(self, name: str, value: Mapping[str, object], at: datetime) -> None:
+        """Put something in the place of what was remembered under a name."""
+        with self._writing() as connection:
+            connection.execute(queries()["set_mark"], {"name": clean(name), "value": dumps(dict(value)), "at": iso(at)})
+
+    def unsettled(self, store: StoreName, engine: EngineVersion, limit: int) -> Iterator[Sequence[ObjectRef]]:
+        """Pages of present objects of a store, known from earlier listings, that this engine version has not settled.
+
+        `limit` is as in `Ledger.settle`. Costs the store nothing; what has gone since is told by fetching it.
+        """
+        after = b""
+        while True:
+            facts = {"store": clean(store), "engine": engine, "limit": limit, "after": after, "page": PAGE}
+            with self._reading() as connection:
+                page = connection.execute(queries()["unsettled"], facts).all()
+            if not page:
+                return
+            after = bytes(page[-1].key)
+            yield [ref_of(store, bytes(row.key), row) for row in page]
+
+    def oldest(self, engine: EngineVersion) -> dict[str, datetime]:
+        """By the reason why present objects are not scanned: when the oldest of them came in, as its store dates it."""
+        with self._reading() as connection:
+            rows = connection.execute(queries()["oldest_lacking"], {"engine": engine}).all()
+        return {str(row.lacking): moment(row.oldest) for row in rows if row.oldest}
+
+    def flagged(self, after: int) -> Flagged:
+        """Objects about which quarantine was decided after that decision, by whichever command."""
+        with self._reading() as connection:
+            row = connection.execute(queries()["flagged_after"], {"after": after}).one()
+        return Flagged(int(row.objects), int(row.last))
