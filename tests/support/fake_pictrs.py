@@ -314,6 +314,9 @@ class FakePictrs:
         """The rows of one upload. Bytes that are known already keep their object, and this one is dropped."""
         name = hash_of(data, content_type, animated=animated)
         name = name[:32] if self.version == "0.4" else name
+        alias = alias or f"{uuid4()}.{content_type.partition('/')[2]}"
+        if self.row(alias) is not None:
+            raise Refusal(400, "Alias in use", "duplicate-alias")
         row = self.rows.get(name)
         if row is None:
             moment = at or self.clock()
@@ -332,9 +335,6 @@ class FakePictrs:
             row = self.rows[name] = Row(name, identifier, moment, details)
         elif row.identifier != identifier:
             self._later(lambda: self._drop_object(identifier))
-        alias = alias or f"{uuid4()}.{content_type.partition('/')[2]}"
-        if self.row(alias) is not None:
-            raise Refusal(400, "Alias in use", "duplicate-alias")
         row.aliases[alias] = str(uuid4())
         return alias
 
