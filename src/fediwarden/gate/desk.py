@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,7 +11,7 @@ from threading import Condition, Thread
 import structlog
 
 from fediwarden.errors import FediwardenError, Unreached
-from fediwarden.model import Blob, Look, ObjectRef, Sha256
+from fediwarden.model import Blob, Look, Sha256
 
 log = structlog.get_logger("fediwarden")
 
@@ -33,7 +33,9 @@ class Job:
     waiting: int = 0
     passed: bool = False
     begun: bool = False
+    decided: bool = False  # what it means is settled: nobody is let through as late any more
     debt: bool = False  # in the lane of debts
+    outcome: object = None  # what `finished` made of it
 
 
 class Desk:
@@ -101,6 +103,11 @@ class Desk:
         with self._changed:
             return self._taken
 
+    def busy_with(self, sha256: Sha256) -> bool:
+        """Whether these bytes wait already, or are being looked at."""
+        with self._changed:
+            return sha256 in self._jobs
+
     def take(self, size: int) -> bool:
         """Room for so many bytes more; False where there is none."""
         with self._changed:
@@ -142,19 +149,25 @@ class Desk:
         return job
 
     def let_through(self, job: Job) -> bool:
-        """The deadline has come, and the upload passes unscanned: False where the look is there after all."""
+        """The deadline has come, and the upload passes unscanned: False where the look is there after all, to be waited for."""
         with self._changed:
-            if job.future.done():
+            if job.decided or job.future.done():
                 return False
             job.passed = True
             self._left(job)
             return True
 
+    def decide(self, job: Job) -> bool:
+        """What was seen is about to be settled: whether some upload of these bytes was let through meanwhile."""
+        with self._changed:
+            job.decided = True
+            return job.passed
+
     def leave(self, job: Job) -> None:
         """Somebody does not wait any longer. What nobody wants, and nobody has begun, is dropped."""
         with self._changed:
             self._left(job)
-            if job.waiting == 0 and not job.passed and not job.begun and not job.future.done():
+            if job.waiting == 0 and not job.passed and not job.begun:
                 self._uploads.remove(job)
                 self._drop(job)
                 job.future.cancel()
@@ -206,11 +219,3 @@ class Desk:
         except Exception as error:  # the unknown: this upload is not looked at, the others go on
             log.exception("look failed at the gate", sha256=blob.sha256)
             return Unreached(f"an error of ours while looking ({type(error).__name__})")
-
-
-def about(blob: Blob, ref: ObjectRef) -> Blob:
-    """The same bytes under another reference."""
-    return Blob(ref, blob.data, blob.sha256, blob.claimed)
-
-
-__all__: Sequence[str] = ("Desk", "Job", "about")

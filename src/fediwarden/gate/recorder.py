@@ -97,7 +97,8 @@ class Recorder:
                 for entry in entries:
                     self._write([entry])
             else:
-                _fail(entries, error)
+                ours = FediwardenError(f"an error of ours while recording ({type(error).__name__})")
+                _fail(entries, ours)
         else:
             for entry in entries:
                 for answer in entry.answers:
@@ -106,7 +107,7 @@ class Recorder:
                     entry.future.set_result(None)
 
 
-def _fail(entries: Sequence[_Entry], error: Exception) -> None:
+def _fail(entries: Sequence[_Entry], error: FediwardenError) -> None:
     for entry in entries:
         with suppress(InvalidStateError):
             entry.future.set_exception(error)

@@ -100,9 +100,13 @@ def leave_gate(connection: "Connection", entries: Sequence[tuple[Look, Decision 
 
 
 def add_answers(connection: "Connection", run: int, answers: Sequence[Answer]) -> None:
-    """Rows for answers and their debts."""
+    """Rows for answers and their debts. Bytes over which a debt is open make no second one."""
     if not answers:
         return
+    new = list({answer.sha256 for answer in answers if answer.debt})
+    open_already = (
+        {row.sha256 for row in connection.execute(queries()["unpaid_of_page"], {"digests": new})} if new else set[str]()
+    )
     ids = connection.execute(queries()["last_upload_ids"]).one()
     number, next_debt = int(ids.answers), int(ids.debts)
     rows: list[Columns] = []
@@ -131,6 +135,9 @@ def add_answers(connection: "Connection", run: int, answers: Sequence[Answer]) -
         if answer.debt:
             if not answer.passed or answer.sha256 is None:
                 raise ValueError("only what passed, with its bytes known, is a debt")
+            if answer.sha256 in open_already:
+                continue
+            open_already.add(answer.sha256)
             next_debt += 1
             facts: Columns = {"size": answer.ref.size, "claimed": clean(answer.claimed), "why": answer.why.value}
             debts.append({"id": next_debt, "answer": number, "sha256": answer.sha256, **where, **facts})

@@ -1,0 +1,435 @@
+"""One upload's way through the gate: read, known?, looked at, recorded, answered, inside one deadline; speaks no HTTP."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from fediwarden.config import GateSettings
+from fediwarden.errors import FediwardenError
+from fediwarden.gate.desk import Desk, Job
+from fediwarden.gate.recorder import Recorder
+from fediwarden.ledger import GATE, Ledger
+from fediwarden.model import (
+    Answer,
+    Blob,
+    Decision,
+    EngineVersion,
+    Look,
+    ObjectRef,
+    RunId,
+    Sha256,
+    Standing,
+    Step,
+    StoreName,
+    Why,
+)
+from fediwarden.platforms.pictrs.hashes import Hash, formats_of
+from fediwarden.policy import Policy, decide
+from fediwarden.vault import Vault
+
+log = structlog.get_logger("fediwarden")
+
+RESERVE = 0.75  # seconds of the deadline that are kept for putting the answer on record
+CLOSING = 3.0  # seconds that an answer may take once the gate is being stopped
+RESTORING = timedelta(minutes=2)  # how long after a restore began an altered copy may come in
+NEAR = 0.05  # how far scores of the same picture lie apart when pict-rs has written it anew
+
+
+class Looks(Protocol):
+    """What turns bytes into a look; `pipeline.Looker` is one."""
+
+    @property
+    def engine(self) -> EngineVersion: ...
+    def look(self, blob: Blob) -> Look: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An upload as it arrived. `data` is None where it was too large to be held, or there was no room."""
+
+    sha256: Sha256
+    size: int
+    claimed: str
+    data: bytes | None
+    why: Why = Why.LARGE  # why there is no data
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What an answer is made of."""
+
+    passed: bool
+    why: Why
+    looks: tuple[tuple[Look, Decision | None], ...] = ()
+    debt: bool = False
+    sealed: bool | None = None
+    drill: bool = False
+    problem: str = ""
+
+
+@dataclass
+class Counts:
+    """What this gate did since it was started; for its own log and for tests."""
+
+    answers: int = 0
+    most_held: int = 0  # bytes
+    by: dict[tuple[bool, Why], int] = field(default_factory=dict)
+
+
+class Gate:
+    """Judges uploads. Everything it needs is given to it; it opens no file and reads no setting by itself."""
+
+    def __init__(
+        self,
+        settings: GateSettings,
+        ledger: Ledger,
+        run: RunId,
+        looks: Looks,
+        policy: Policy,
+        vaults: Mapping[bool, Vault],
+        clock: Callable[[], datetime],
+        *,
+        workers: int,
+        store: StoreName | None,
+    ) -> None:
+        """
+        Args:
+            vaults: for evidence under False, for drill pictures under True; empty where the profile keeps no bytes.
+            workers: uploads looked at at the same time.
+            store: the pict-rs store that uploads end in; None where none is configured.
+        """
+        self._settings = settings
+        self._ledger = ledger
+        self._looks = looks
+        self._policy = policy
+        self._vaults = vaults
+        self._clock = clock
+        self._store = store
+        self._run = run
+        self.counts = Counts()
+        self.desk = Desk(looks.look, self._finished, workers=workers, queue=settings.queue, in_flight=settings.in_flight_mb << 20)
+        self.recorder = Recorder(ledger.record, run, self._count)
+        self._restored: set[Sha256] = set()
+        self._closing: float | None = None
+        self.busy = 0  # requests that wait for their answer
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads."""
+        self.recorder.start()
+        self.desk.start()
+
+    def close(self) -> None:
+        """Requests in hand get an answer within CLOSING seconds from now; what was not looked at then is late."""
+        self._closing = time.monotonic() + CLOSING
+
+    def end(self) -> None:
+        """After the last request: let what is being looked at finish, and record it."""
+        self.desk.end(1.0)
+        self.recorder.end(1.0)
+
+    # -- one upload ---------------------------------------------------------------------------------------------------
+
+    async def judge(self, face: str, claimed: str, chunks: AsyncIterator[bytes], began: float) -> bool:
+        """Whether this upload may pass. Returns within the deadline, and never True before that is on record.
+
+        Cancel it when the client goes away.
+
+        Args:
+            face: which protocol asks, for the record.
+            claimed: the Content-Type.
+            chunks: the body.
+            began: `time.monotonic()` when the request came.
+        """
+        self.busy += 1
+        deadline = began + self._settings.deadline_seconds
+        try:
+            body = await self._read(claimed, chunks, deadline)
+            if body is None:
+                answer = self._answer(face, None, _Outcome(False, Why.UNREAD, problem="it did not arrive whole"), began, claimed)
+                await self._recorded((), answer, deadline)
+                return False
+            return await self._judge(face, body, began, deadline)
+        finally:
+            self.busy -= 1
+
+    async def _read(self, claimed: str, chunks: AsyncIterator[bytes], deadline: float) -> Body | None:
+        """The body, hashed as it comes; None where it does not come whole in time."""
+        digest = hashlib.sha256()
+        held: list[bytes] | None = []
+        size = taken = 0
+        why = Why.LARGE
+        whole = False
+        try:
+            async with asyncio.timeout(max(0.0, self._by(deadline) - RESERVE - time.monotonic())):
+                async for chunk in chunks:
+                    size += len(chunk)
+                    digest.update(chunk)
+                    if held is None:
+                        continue
+                    if size > self._settings.max_upload_mb << 20:
+                        held = None
+                    elif not self.desk.take(len(chunk)):
+                        held, why = None, Why.BUSY
+                    else:
+                        taken += len(chunk)
+                        held.append(chunk)
+                        self.counts.most_held = max(self.counts.most_held, self.desk.held)
+                    if held is None:
+                        self.desk.give(taken)
+                        taken = 0
+            whole = True
+        except TimeoutError:
+            return None
+        finally:
+            if not whole:
+                self.desk.give(taken)
+        return Body(Sha256(digest.hexdigest()), size, claimed, None if held is None else b"".join(held), why)
+
+    async def _judge(self, face: str, body: Body, began: float, deadline: float) -> bool:
+        job: Job | None = None
+        given = False  # whether the room for the body is the desk's now
+        try:
+            outcome = await self._known(body)
+            if outcome is not None and not outcome.passed:
+                await asyncio.sleep(max(0.0, min(began + self.desk.usual, self._by(deadline) - RESERVE) - time.monotonic()))
+            if outcome is None:
+                job = self.desk.join(body.sha256)
+                if job is None and body.data is not None:
+                    blob = Blob(self._ref(body.sha256, body.size, body.claimed), body.data, body.sha256, body.claimed)
+                    job = self.desk.put(blob, began)
+                    given = job is not None
+                    if job is None:
+                        job = self.desk.join(body.sha256)  # it came between the two
+                if job is None:
+                    outcome = self._unscanned(body.why if body.data is None else Why.BUSY, body.claimed)
+                else:
+                    outcome = await self._waited(job, body, deadline)
+        except asyncio.CancelledError:  # whoever asked has gone
+            if job is not None:
+                self.desk.leave(job)
+                if isinstance(job.outcome, _Outcome):
+                    self.recorder.put(job.outcome.looks, ())
+            raise
+        finally:
+            if not given and body.data is not None:
+                self.desk.give(body.size)
+        answer = self._answer(face, body, outcome, began, body.claimed)
+        if await self._recorded(outcome.looks, answer, deadline):
+            return outcome.passed
+        refused = _Outcome(False, Why.UNRECORDED, problem="the ledger could not be written in time")
+        self.recorder.put((), (self._answer(face, body, refused, began, body.claimed),))
+        return False
+
+    async def _known(self, body: Body) -> _Outcome | None:
+        """What the ledger knows about these bytes; None where it knows nothing, or cannot be asked."""
+        try:
+            return await asyncio.to_thread(self._known_now, body.sha256, body.claimed)
+        except FediwardenError as error:
+            log.warning("the ledger could not be asked", problem=str(error))
+            return None
+
+    def _known_now(self, sha256: Sha256, claimed: str) -> _Outcome | None:
+        verdict = self._ledger.verdict(sha256)
+        look = self._ledger.known(sha256, self._looks.engine)
+        if verdict is not None:
+            return _Outcome(verdict.step is not Step.QUARANTINE, Why.PERSON)
+        if look is None:
+            return None
+        decision = decide(look, self._policy)
+        if decision is not None and decision.step is Step.QUARANTINE:
+            vault = self._vaults.get(decision.drill)
+            return _Outcome(False, Why.KNOWN, sealed=None if vault is None else vault.check(sha256), drill=decision.drill)
+        if look.standing is Standing.BROKEN:
+            return self._unscanned(Why.BROKEN, claimed)
+        return _Outcome(True, Why.KNOWN, drill=decision is not None and decision.drill)
+
+    async def _waited(self, job: Job, body: Body, deadline: float) -> _Outcome:
+        """What came of a job; the caller no longer waits for it when this returns (but still does when it is cancelled)."""
+        waiting = asyncio.wrap_future(job.future)
+        waiting.add_done_callback(_heard)
+        await self._until(waiting, self._by(deadline) - RESERVE)
+        if not waiting.done():
+            late = self._unscanned(Why.LATE, body.claimed)
+            if not late.passed:
+                self.desk.leave(job)
+                return late
+            if self.desk.let_through(job):
+                return late
+            await self._until(waiting, self._by(deadline))
+        self.desk.leave(job)
+        if waiting.done() and waiting.exception() is None and isinstance(job.outcome, _Outcome):
+            return job.outcome
+        problem = waiting.exception() if waiting.done() else "it was not settled in time"
+        return replace(self._unscanned(Why.FAILED, body.claimed), problem=str(problem))
+
+    async def _until(self, waiting: "asyncio.Future[Look]", moment: float) -> None:
+        """Wait for it until then, or until the gate is being stopped."""
+        while not waiting.done() and (left := min(moment, self._by(moment)) - time.monotonic()) > 0:
+            await asyncio.wait([waiting], timeout=min(left, 0.5))
+
+    def _unscanned(self, why: Why, claimed: str) -> _Outcome:
+        """Could not be looked at: the settings say whether it passes as a debt."""
+        chosen = {
+            Why.LATE: self._settings.late,
+            Why.BUSY: self._settings.busy,
+            Why.LARGE: self._settings.large,
+            Why.BROKEN: self._settings.broken,
+            Why.FAILED: self._settings.failed,
+        }[why]
+        if claimed.startswith("video/"):
+            chosen = self._settings.videos or chosen
+        return _Outcome(chosen == "debt", why, debt=chosen == "debt")
+
+    async def _recorded(self, looks: tuple[tuple[Look, Decision | None], ...], answer: Answer, deadline: float) -> bool:
+        """Put on record what will be answered; False where that cannot be done in time."""
+        future = self.recorder.put(looks, (answer,))
+        try:
+            async with asyncio.timeout(max(0.05, self._by(deadline) - time.monotonic() - 0.05)):
+                await asyncio.wrap_future(future)
+        except TimeoutError:
+            future.cancel()
+            return False
+        except FediwardenError as error:
+            log.warning("an answer could not be recorded", problem=str(error))
+            return False
+        return True
+
+    def _answer(self, face: str, body: Body | None, outcome: _Outcome, began: float, claimed: str) -> Answer:
+        if body is None:
+            ref = ObjectRef(GATE, "", 0, "")
+        else:
+            ref = self._ref(body.sha256, body.size, claimed)
+            if not outcome.passed:
+                ref = replace(ref, store=GATE)
+        return Answer(
+            ref=ref,
+            at=self._clock(),
+            face=face,
+            passed=outcome.passed,
+            why=outcome.why,
+            sha256=body.sha256 if body else None,
+            claimed=claimed,
+            debt=outcome.debt,
+            sealed=outcome.sealed,
+            drill=outcome.drill,
+            problem=outcome.problem,
+            milliseconds=round((time.monotonic() - began) * 1000),
+        )
+
+    def _by(self, deadline: float) -> float:
+        return deadline if self._closing is None else min(deadline, self._closing)
+
+    def _ref(self, sha256: Sha256, size: int, claimed: str, frames: int = 1) -> ObjectRef:
+        """Where pict-rs will have it: its key is the hash that pict-rs makes of it."""
+        formats = formats_of(claimed)
+        content = Hash(sha256, size, formats[-1] if frames > 1 else formats[0])
+        return ObjectRef(self._store or GATE, content.hex, size, content.hex)
+
+    # -- in the threads that look -------------------------------------------------------------------------------------
+
+    def _finished(self, job: Job, looked: Look | FediwardenError) -> None:
+        """Decide, seal, and record what nobody waits for any more."""
+        if not isinstance(looked, Look):
+            return
+        blob = job.blob
+        decision = decide(looked, self._policy, self._ledger.verdict(blob.sha256))
+        outcome = self._decided(blob, looked, decision)
+        frames = looked.kind.frames if looked.kind else 1
+        ref = self._ref(blob.sha256, blob.ref.size, blob.claimed, frames)
+        passed = self.desk.decide(job)
+        look = replace(looked, ref=ref if passed or outcome.passed else replace(ref, store=GATE))
+        job.outcome = replace(outcome, looks=() if passed else ((look, decision),))
+        if passed or job.waiting == 0:
+            self.recorder.put(((look, decision),), ())
+            log.info(
+                "debt looked at",
+                sha256=blob.sha256,
+                standing=look.standing.value,
+                decision=decision.step.value if decision else None,
+            )
+
+    def _decided(self, blob: Blob, look: Look, decision: Decision | None) -> _Outcome:
+        if decision is None or decision.step is not Step.QUARANTINE:
+            if look.standing is Standing.BROKEN and (decision is None or decision.by == "policy"):
+                return replace(self._unscanned(Why.BROKEN, blob.claimed), problem=look.problem)
+            return _Outcome(True, Why.LOOKED)
+        if decision.by != "policy":
+            return _Outcome(False, Why.PERSON, sealed=self._seal(blob, decision))
+        if self._is_restored(blob.sha256, look):
+            return _Outcome(True, Why.RESTORING)
+        return _Outcome(False, Why.LOOKED, sealed=self._seal(blob, decision), drill=decision.drill)
+
+    def _seal(self, blob: Blob, decision: Decision) -> bool | None:
+        """Refused bytes go into the vault before pict-rs deletes them; a vault that fails stops no refusal."""
+        vault = self._vaults.get(decision.drill)
+        if vault is None:
+            return None
+        because = {
+            "rule": decision.rule,
+            "because": decision.because,
+            "policy": decision.policy,
+            "content-type": blob.claimed,
+            "refused": "by the gate",
+        }
+        try:
+            vault.seal(blob.data, blob.sha256, store=GATE, key=blob.ref.key, at=self._clock(), because=because)
+        except FediwardenError as error:
+            log.warning("refused bytes could not be sealed", sha256=blob.sha256, problem=str(error))
+            return False
+        return True
+
+    def _is_restored(self, sha256: Sha256, look: Look) -> bool:
+        """Whether this is what a person is putting back just now, written anew by pict-rs on the way: once for each restoring."""
+        if self._store is None:
+            return False
+        for original in self._ledger.uploads.restoring(self._store, self._clock() - RESTORING):
+            known = self._ledger.known(original, self._looks.engine)
+            word = self._ledger.verdict(original)
+            if original in self._restored or known is None or word is None or not _alike(known, look):
+                continue
+            self._restored.add(original)
+            self._ledger.clear(self._run, sha256, word, self._clock())
+            return True
+        return False
+
+    def _count(self, answer: Answer) -> None:
+        self.counts.answers += 1
+        kind = (answer.passed, answer.why)
+        self.counts.by[kind] = self.counts.by.get(kind, 0) + 1
+        log.info(
+            "upload answered",
+            face=answer.face,
+            sha256=answer.sha256,
+            size=answer.ref.size,
+            passed=answer.passed,
+            why=answer.why.value,
+            debt=answer.debt,
+            sealed=answer.sealed,
+            ms=answer.milliseconds,
+            problem=answer.problem,
+        )
+
+
+def _alike(known: Look, look: Look) -> bool:
+    """Whether two looks are of one picture, as far as shape and findings tell."""
+    if known.kind is None or look.kind is None:
+        return False
+    shapes = [(kind.width, kind.height, kind.frames) for kind in (known.kind, look.kind)]
+    scores = [sorted((found.concept, found.analyser, found.score) for found in one.findings) for one in (known, look)]
+    if shapes[0] != shapes[1] or len(scores[0]) != len(scores[1]):
+        return False
+    return all(a[:2] == b[:2] and abs(a[2] - b[2]) <= NEAR for a, b in zip(*scores, strict=True))
+
+
+def _heard(waiting: "asyncio.Future[Look]") -> None:
+    """Without this asyncio would complain about errors that nobody waits for any more."""
+    if not waiting.cancelled():
+        waiting.exception()

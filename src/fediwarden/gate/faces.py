@@ -1,0 +1,96 @@
+"""The protocols in which the gate is asked, as one ASGI application; judges nothing, and says nothing about why."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from fediwarden.gate.core import Gate
+from fediwarden.gate.secrets import Secrets
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+NEUTRAL = "This file was not accepted."
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It may be published."},
+    404: {"description": "There is nothing here; also for a wrong secret."},
+    406: {"description": "It may not be published. The text never says why."},
+    415: {"description": "A form instead of the bytes."},
+}
+
+
+def application(gate: Gate, secrets: Secrets) -> "FastAPI":
+    """The gate over HTTP. It serves no page, no description of itself, and no header that lets other sites' scripts ask it."""
+    from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    app = FastAPI(title="Fediwarden gate", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+
+    def nothing() -> JSONResponse:
+        return JSONResponse({"msg": "not found"}, 404, {"Connection": "close"})
+
+    @app.exception_handler(HTTPException)
+    async def _plain(_: Request, error: HTTPException) -> JSONResponse:
+        return nothing() if error.status_code in (404, 405) else JSONResponse({"msg": NEUTRAL}, error.status_code)
+
+    async def ask(face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str]) -> JSONResponse:
+        began = time.monotonic()
+        if not secrets.fit(secret):
+            return nothing()
+        claimed = request.headers.get("content-type", "")[:200]
+        if claimed.lower().startswith("multipart/"):
+            return JSONResponse(refused, 415, {"Connection": "close"})
+        may = await _asked(gate, face, claimed, request, began)
+        return JSONResponse(passed, 200) if may else JSONResponse(refused, 406, {"Connection": "close"})
+
+    @app.post("/validate/{secret}", responses=ANSWERS)
+    async def validate(secret: str, request: Request) -> JSONResponse:
+        """pict-rs' external validation: the stored bytes as they are; any 2xx lets them live."""
+        return await ask("pict-rs", secret, request, {"msg": "ok"}, {"msg": NEUTRAL})
+
+    @app.post("/api/v1/scan/{secret}", responses=ANSWERS)
+    async def scan(secret: str, request: Request) -> JSONResponse:
+        """The address of pictrs-safety, for pict-rs settings that point there. The id is one of our secrets."""
+        return await ask("pictrs-safety", secret, request, {"message": "Image OK"}, {"message": NEUTRAL})
+
+    @app.get("/healthz", responses={200: {"description": "It takes requests."}})
+    async def health() -> JSONResponse:
+        """That it answers, and nothing else."""
+        return JSONResponse({"msg": "ok"})
+
+    return app
+
+
+async def _asked(gate: Gate, face: str, claimed: str, request: Any, began: float) -> bool:
+    """The gate's answer, given up as soon as the client hangs up: nobody would hear it."""
+    from starlette.requests import ClientDisconnect
+
+    whole = asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        async for chunk in request.stream():
+            if chunk:
+                yield chunk
+        whole.set()
+
+    async def gone() -> None:
+        await whole.wait()
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+
+    judged = asyncio.create_task(gate.judge(face, claimed, chunks(), began))
+    left = asyncio.create_task(gone())
+    try:
+        await asyncio.wait([judged, left], return_when=asyncio.FIRST_COMPLETED)
+        if judged.done():
+            return judged.result()
+    except ClientDisconnect:
+        return False
+    finally:
+        left.cancel()
+        if not judged.done():
+            judged.cancel()
+        await asyncio.gather(judged, left, return_exceptions=True)
+    return False
