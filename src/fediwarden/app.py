@@ -414,11 +414,8 @@ class App:
         return Vault(folder, read_recipients(self.configuration.path(self.settings.vault.recipients)))
 
     @contextmanager
-    def warden(self, run: RunId) -> Iterator[Warden]:
-        """The only one who acts on this ledger now, with keepers opened when needed and closed at the end.
-
-        Raises: Misconfigured, CannotWrite, Busy while another `apply`, `restore` or `drill run` is at work.
-        """
+    def keepers(self) -> Iterator[Callable[[StoreName], Hold]]:
+        """Opens the keeper of a store when it is first asked for (Misconfigured where it cannot); all are closed at the end."""
         keepers: dict[StoreName, Hold] = {}
 
         def hold(name: StoreName) -> Hold:
@@ -429,13 +426,21 @@ class App:
                 )
             return keepers[name]
 
+        try:
+            yield hold
+        finally:
+            for kept in keepers.values():
+                kept.keeper.close()
+
+    @contextmanager
+    def warden(self, run: RunId) -> Iterator[Warden]:
+        """The only one who acts on this ledger now, with keepers opened when needed and closed at the end.
+
+        Raises: Misconfigured, CannotWrite, Busy while another `apply`, `restore` or `drill run` is at work.
+        """
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
-        with acting_alone(Path(self.ledger.path).resolve()):
-            try:
-                yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit)
-            finally:
-                for kept in keepers.values():
-                    kept.keeper.close()
+        with acting_alone(Path(self.ledger.path).resolve()), self.keepers() as hold:
+            yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit)
 
     # -- the log ------------------------------------------------------------------------------------------------------
 

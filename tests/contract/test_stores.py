@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -312,6 +312,22 @@ def test_requests_are_counted_or_free(world: World) -> None:
     world.reader.stat("a")
 
     assert world.reader.requests - before in ({0} if isinstance(world, OnDisk) and world.settings.url.startswith("/") else {1, 2})
+
+
+def test_a_hidden_copy_can_be_read_where_it_lies(world: World) -> None:
+    world.put("a/b.jpg", NOISE)
+    place = world.keeper.hide(world.reader.stat("a/b.jpg"), sha(NOISE), "2026/11/one")
+
+    assert world.keeper.hidden_copy(place, LIMIT) == NOISE
+    with pytest.raises(TooLarge):
+        world.keeper.hidden_copy(place, len(NOISE) - 1)
+    with pytest.raises(Gone):
+        world.keeper.hidden_copy(replace(place, where="2026/11/two", facts={}), LIMIT)
+    world.keeper.restore(place, sha(NOISE))
+
+    with pytest.raises(Gone):
+        world.keeper.hidden_copy(place, LIMIT)
+    assert world.get("a/b.jpg") == NOISE
 
 
 def test_hide_takes_the_object_away_and_restore_brings_it_back(world: World) -> None:

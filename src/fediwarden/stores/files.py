@@ -168,6 +168,36 @@ class FolderReader:
                 hint="let the account that scans read every folder",
             )
 
+    def between(self, after: str, until: str) -> Iterator[Sequence[ObjectRef]]:
+        """As `Ordered.between`: folders that lie wholly outside are not opened. One that cannot be read is told at once."""
+        low, high = os.fsencode(after), os.fsencode(until)
+        page: list[ObjectRef] = []
+        pending = [""]
+        with self._opened() as root:
+            while pending:
+                at = pending.pop()
+                inner: list[str] = []
+                try:
+                    folder = _open_below(root, at.split("/") if at else ())
+                    try:
+                        found = [*self._entries(folder, f"{at}/" if at else "", inner)]
+                    finally:
+                        os.close(folder)
+                except OSError as error:
+                    if at and error.errno in NOT_THERE:
+                        continue
+                    raise Unreached(f"the folder {shown(at)} could not be read: {error.strerror}") from error
+                page += [ref for ref in found if low < os.fsencode(ref.key) < high]
+                while len(page) >= PAGE:
+                    yield page[:PAGE]
+                    page = page[PAGE:]
+                for path in inner:
+                    below = os.fsencode(path) + b"/"
+                    if below < high and (below > low or low.startswith(below)):
+                        pending.append(path)
+        if page:
+            yield page
+
     def _entries(self, folder: int, prefix: str, inner: MutableSequence[str]) -> Iterator[ObjectRef]:
         """The regular files of one open folder; its folders are appended to `inner`."""
         name = self._name
@@ -425,6 +455,21 @@ class FolderKeeper(FolderReader):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(left, dir_fd=quarantine)
         return back
+
+    def hidden_copy(self, place: Place, limit: int) -> bytes:
+        """As `Keeper.hidden_copy`."""
+        key, parts = place.key, _spot(place.where)
+        with self._acting(key), self._quarantined() as quarantine, _made(quarantine, parts[:-1]) as there:
+            if not _is_file(there, parts[-1]):
+                raise Gone(f"{shown(key)} is not in the quarantine place")
+            file = os.open(parts[-1], FILE, dir_fd=there)
+            try:
+                data = _read(file, min(os.fstat(file).st_size, limit))
+            finally:
+                os.close(file)
+        if len(data) > limit:
+            raise TooLarge(f"the hidden copy of {shown(key)} has more bytes than the limit of {limit}")
+        return data
 
     def is_public(self, place: Place) -> bool | None:
         """As `Keeper.is_public`; None unless the quarantine folder lies below the root and `public_url` says where that is shown."""

@@ -57,6 +57,24 @@ class Reader(Protocol):
 
 
 @runtime_checkable
+class Ordered(Protocol):
+    """A reader that can list a stretch of its keys; what lies outside the stretch costs next to nothing."""
+
+    def between(self, after: str, until: str) -> Iterator[Sequence[ObjectRef]]:
+        """As `Reader.list`, of the keys whose UTF-8 bytes come after those of `after` and before those of `until`."""
+        ...
+
+
+@runtime_checkable
+class NewestFirst(Protocol):
+    """A reader that can list what came in last, first; a caller that has seen enough stops reading."""
+
+    def newest(self) -> Iterator[Sequence[ObjectRef]]:
+        """As `Reader.list`, in the order in which objects came in, the newest first; their `modified` says about when."""
+        ...
+
+
+@runtime_checkable
 class Keeper(Reader, Protocol):
     """Hides and restores, with credentials of its own. Only `actions` holds one.
 
@@ -86,6 +104,13 @@ class Keeper(Reader, Protocol):
 
     def put_back(self, place: Place, data: bytes) -> ObjectRef:
         """Write `data` (opened from the vault) to the place's key with its metadata. Errors as `restore`."""
+        ...
+
+    def hidden_copy(self, place: Place, limit: int) -> bytes:
+        """The bytes that lie at the spot of an object that was moved, whatever they are by now; nothing is changed.
+
+        Raises: Gone (nothing is there), TooLarge, Unreached, Refused.
+        """
         ...
 
     def is_public(self, place: Place) -> bool | None:

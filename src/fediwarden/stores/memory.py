@@ -197,6 +197,17 @@ class MemoryStore:
             self._removed.pop((place.key, self._objects[place.key].hash), None)
             return self._ref(place.key)
 
+    def hidden_copy(self, place: Place, limit: int) -> bytes:
+        """As `Keeper.hidden_copy`."""
+        self._step("fetch", place.key)
+        with self._lock:
+            copy = self._hidden.get(place.where)
+        if copy is None:
+            raise Gone(f"{shown(place.key)} is not in the quarantine place")
+        if len(copy.data) > limit:
+            raise TooLarge(f"the hidden copy of {shown(place.key)} has {len(copy.data)} bytes, more than the limit of {limit}")
+        return copy.data
+
     def is_public(self, place: Place) -> bool | None:
         """As `Keeper.is_public`: what the test set."""
         self._step("probe", place.key)

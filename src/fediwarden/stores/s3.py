@@ -85,7 +85,14 @@ class S3Reader:
 
     def list(self) -> Iterator[Sequence[ObjectRef]]:
         """As `Reader.list`. Empty objects whose name ends with "/" are the folders of consoles and are left out."""
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE)}
+        return self._listed({}, None)
+
+    def between(self, after: str, until: str) -> Iterator[Sequence[ObjectRef]]:
+        """As `Ordered.between`: one request a page, whatever lies before and behind."""
+        return self._listed({"start-after": after}, until.encode("utf-8", "surrogateescape"))
+
+    def _listed(self, more: Mapping[str, str], until: bytes | None) -> Iterator[Sequence[ObjectRef]]:
+        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(PAGE), **more}
         if self._prefix:
             query["prefix"] = self._prefix
         token = ""
@@ -98,8 +105,12 @@ class S3Reader:
                 raise Unreached(f"the bucket {shown(self._bucket)} was not listed: the answer is not a listing")
             decode = unquoted if text_of(root, "EncodingType") == "url" else str
             page = []
+            beyond = False
             for entry in root.iterfind("{*}Contents"):
                 key = decode(text_of(entry, "Key"))
+                if until is not None and key.encode("utf-8", "surrogateescape") >= until:
+                    beyond = True
+                    break
                 size = int(text_of(entry, "Size") or 0)
                 if not self._mine(key) or (size == 0 and key.endswith("/")):
                     continue
@@ -108,7 +119,7 @@ class S3Reader:
             if page:
                 yield page
             before, token = token, text_of(root, "NextContinuationToken")
-            if text_of(root, "IsTruncated") != "true":
+            if beyond or text_of(root, "IsTruncated") != "true":
                 return
             if not token or token == before:
                 raise Unreached(f"the listing of {shown(self._bucket)} does not go on: the server gave no new continuation")
@@ -299,6 +310,16 @@ class S3Keeper(S3Reader):
         if base and place.how == "removed":
             self._clean(bucket, base, place)
         return back
+
+    def hidden_copy(self, place: Place, limit: int) -> bytes:
+        """As `Keeper.hidden_copy`."""
+        bucket = place.facts.get("bucket", self._quarantine.bucket)
+        answer = self._client.send("GET", bucket, place.facts.get("object", self._quarantine.prefix + place.where), limit=limit)
+        if answer.status == 200:
+            return answer.body
+        if self._missing(answer, place.key):
+            raise Gone(f"{shown(place.key)} is not in the quarantine place")
+        raise self._refusal(answer, f"read the hidden copy of {shown(place.key)}")
 
     def is_public(self, place: Place) -> bool | None:
         """As `Keeper.is_public`: asks the endpoint without a signature, and `public_url` where that shows this bucket."""

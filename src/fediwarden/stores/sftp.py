@@ -703,6 +703,24 @@ class SftpKeeper(SftpReader):
                     self._unlink(left)
         return back
 
+    def hidden_copy(self, place: Place, limit: int) -> bytes:
+        """As `Keeper.hidden_copy`."""
+        key, at = place.key, self._at(place.where)
+
+        async def get(session: "asyncssh.SFTPClient") -> bytes:
+            async with session.open(at, "rb", encoding=None) as file:
+                data: bytes = await file.read(limit + 1)
+            return data
+
+        with self._acting(key):
+            entry = self._there(at)
+            if entry is None or not modes.S_ISREG(entry.mode):
+                raise Gone(f"{shown(key)} is not in the quarantine place")
+            data = self._call(get, size=min(entry.size, limit))
+        if len(data) > limit:
+            raise TooLarge(f"the hidden copy of {shown(key)} has more bytes than the limit of {limit}")
+        return data
+
     def is_public(self, place: Place) -> bool | None:
         """As `Keeper.is_public`: the folder is not shown by anything we could ask."""
         return None
