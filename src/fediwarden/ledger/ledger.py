@@ -10,7 +10,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from fediwarden.errors import CannotWrite
-from fediwarden.ledger import database, migrate, platforms, uploads, watching
+from fediwarden.ledger import database, legacy, migrate, platforms, uploads, watching
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import (
     FIRST,
@@ -35,6 +35,7 @@ from fediwarden.ledger.rows import (
     iso,
     link,
     look_of,
+    moment,
     ref_columns,
     ref_of,
 )
@@ -117,6 +118,11 @@ class Ledger:
     def platforms(self) -> "platforms.Platforms":
         """Other names of objects, traces, and what was done on platforms."""
         return platforms.Platforms(self._reading, self._writing)
+
+    @property
+    def legacy(self) -> "legacy.Legacy":
+        """What earlier tools said about names."""
+        return legacy.Legacy(self._reading, self._writing)
 
     @property
     def watching(self) -> "watching.Watching":
@@ -291,6 +297,12 @@ class Ledger:
         with self._reading() as connection:
             row = connection.execute(queries()["verdict"], {"sha256": sha256}).first()
             return None if row is None else decision_of(row)
+
+    def said(self, sha256: Sha256) -> list[tuple[datetime, Decision]]:
+        """Every word of a person about these bytes, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute(queries()["person_decisions"], {"sha256": sha256}).all()
+        return [(moment(row.at), decision_of(row)) for row in rows]
 
     def stale(self, policy: str) -> Iterator[Sequence[Entry]]:
         """Pages of present objects with evidence, about which another policy decided, or none did, and no person."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
     from sqlalchemy import Connection, Engine
 
-HEAD = "0004"  # the newest file in migrations/versions; known here so that opening a current ledger needs no Alembic
+HEAD = "0005"  # the newest file in migrations/versions; known here so that opening a current ledger needs no Alembic
 VERSION_TABLE = "ledger_version"
 BASE = "base"
 

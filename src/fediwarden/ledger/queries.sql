@@ -472,3 +472,22 @@ WHERE reason IS NOT NULL GROUP BY reason;
 -- What was suspected since a watching process last told of it.
 SELECT COUNT(DISTINCT CASE WHEN step = 'quarantine' AND drill = 0 THEN object END) AS objects, COALESCE(MAX(id), :after) AS last
 FROM decisions WHERE id > :after;
+
+-- name: add_legacy
+-- What an earlier tool said about a name; imported again it is no news.
+INSERT INTO legacy (store, key, tool, suspected, at, run) VALUES (:store, :key, :tool, :suspected, :at, :run)
+ON CONFLICT DO NOTHING;
+
+-- name: legacy_of
+-- What earlier tools said about a name.
+SELECT tool, suspected, at FROM legacy WHERE store = :store AND key = :key ORDER BY tool;
+
+-- name: add_unmet
+-- An object that nobody has listed yet; a complete listing that does not meet it marks it as gone.
+INSERT INTO objects (id, store, key, size, stamp, modified, listed, fresh, replaced, lacking)
+VALUES (:id, :store, :key, 0, '', NULL, :run, 0, 0, 'never looked at');
+
+-- name: person_decisions
+-- Every decision of a person about these bytes, oldest first; one for several objects is told once.
+SELECT DISTINCT at, step, rule, because, policy, rank, decided_by, drill FROM decisions
+WHERE sha256 = :sha256 AND decided_by <> 'policy' ORDER BY at;

@@ -12,12 +12,12 @@ import pytest
 from tests.support.ledgers import ENGINE, NOW, a_decision, a_finding, a_hash, a_look, a_ref, begun, do, flagged
 
 from fediwarden.errors import Misconfigured
-from fediwarden.ledger import Ledger, database, migrate
+from fediwarden.ledger import Ledger, LegacyWord, database, migrate
 from fediwarden.ledger.queries import queries
 from fediwarden.model import Answer, DeedState, Name, NameKind, PlatformDeed, TraceRecord, Why
 
 FACTS = ["meta", "runs", "run_ends", "looks", "findings", "decisions", "deeds"]
-FACTS += ["names", "answers", "debts", "payments", "traces", "platform_deeds"]
+FACTS += ["names", "answers", "debts", "payments", "traces", "platform_deeds", "legacy"]
 
 
 def schema(path: Path) -> list[tuple[str, str]]:
@@ -160,6 +160,7 @@ def test_facts_can_be_neither_changed_nor_deleted(tmp_path: Path, table: str, st
         ledger.platforms.add_names(run, [replace(a_ref(), names=(Name(NameKind.ALIAS, "a.png"),))])
         ledger.platforms.traced(run, TraceRecord(NOW, "alice", "ticket", "a.png"))
         ledger.platforms.did(run, PlatformDeed(NOW, "alice", "lemmy", "ban", "https://l.example/u/x", DeedState.BEGUN))
+        ledger.legacy.add(run, a_ref().store, [("a.png", LegacyWord("fedi-safety", suspected=None))])
         ledger.end(run, "done", {}, NOW)
 
     with sqlite3.connect(path) as connection, pytest.raises(sqlite3.IntegrityError, match="nothing in it is changed"):
