@@ -206,6 +206,50 @@ class LemmySettings(_Section):
     timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(10, description="Seconds to wait for one answer.")
 
 
+class WatchSettings(_Section):
+    """Watching for good: `fediwarden watch` (docs/watching.md)."""
+
+    seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
+        60, description="Seconds between two questions for new objects, where a store is asked; folders tell by themselves."
+    )
+    requests_per_hour: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100,
+        description="Listing requests per store and hour at most; the first complete listing is not bounded, nor are fetches of what is new.",
+    )
+    sweep_hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        24, description="Hours between two complete listings, which prove that nothing was missed and find what is gone."
+    )
+    overlap_minutes: Annotated[int, Field(ge=1, le=10080)] = Field(
+        60, description="How far questions for new objects reach back behind what is known, for clocks that differ and late arrivals."
+    )
+    act: Literal["never", "ask", "allowance"] = Field(
+        "never",
+        description='What is done about suspected objects: "never" leaves them to `apply`; "ask" does too and sends a notice; "allowance" hides them at once, within the allowance.',
+    )
+    metrics: str = Field(
+        "", description="Address and port for Prometheus and /healthz, such as 127.0.0.1:9470; empty: nothing listens."
+    )
+    blind_minutes: Annotated[int, Field(ge=1, le=10080)] = Field(
+        60, description="Minutes without an answer of a store, or without any look that worked, after which watching counts as blind."
+    )
+
+
+class NoticeSettings(_Section):
+    """Who is told what while `watch` runs: counts only, never keys or pictures. Nothing is contacted unless it is named here."""
+
+    heartbeat: str = Field("", description="An address that is fetched while all is well, for a dead man's switch; empty: none.")
+    heartbeat_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(5, description="Minutes between two heartbeats.")
+    webhook: str = Field("", description="An address that notices are posted to as JSON; empty: none.")
+    mail_to: str = Field("", description="Who gets notices by mail; empty: nobody.")
+    mail_from: str = Field("", description="The sender of these mails; empty: the same address.")
+    smtp: str = Field("127.0.0.1:25", description="The mail server, with its port.")
+    smtp_security: Literal["none", "starttls", "tls"] = Field(
+        "none", description='How mail travels to that server; "none" only makes sense on this machine.'
+    )
+    smtp_credentials: str = Field("", description="File with `user` and `password` for the mail server; empty: no login.")
+    digest_hour: Annotated[int, Field(ge=-1, le=23)] = Field(7, description="The hour (UTC) of the daily digest; -1: none.")
+
+
 class StoreEntry(_Section):
     """One store."""
 
@@ -263,6 +307,8 @@ class Settings(_Section):
     log: LogSettings = LogSettings()
     gate: GateSettings = GateSettings()
     lemmy: LemmySettings = LemmySettings()
+    watch: WatchSettings = WatchSettings()
+    notice: NoticeSettings = NoticeSettings()
     stores: dict[str, StoreEntry] = Field(default_factory=dict, description="The stores to look at, each under a short name.")
 
 

@@ -65,8 +65,14 @@ class Scan:
         *,
         again: bool = False,
         partial: bool = False,
+        counting: bool = True,
     ) -> None:
-        """`again` looks at everything, settled or not; `partial` says that the readers list less than the store holds."""
+        """
+        Args:
+            again: look at everything, settled or not.
+            partial: the readers list less than the store holds, so that what they do not list is not gone.
+            counting: list a second time for an estimate, where there is enough to wait for.
+        """
         self._ledger = ledger
         self._looker = looker
         self._policy = policy
@@ -74,6 +80,7 @@ class Scan:
         self._clock = clock
         self._again = again
         self._partial = partial
+        self._counting = counting
         self._stop = Event()
         self._budget = Bytes(pace.in_flight)
         self._in_flight = InFlight()
@@ -292,7 +299,7 @@ class Scan:
 
     def _begin_counting(self, reader: Reader) -> None:
         """There is real work to wait for: list once more, only counting, so that the time left can be told."""
-        if reader.name not in self._counters:
+        if self._counting and reader.name not in self._counters:
             self._counters[reader.name] = Thread(target=self._count_objects, args=(reader,), name="count", daemon=True)
             self._counters[reader.name].start()
 
