@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
@@ -29,6 +29,8 @@ from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
 from fediwarden.config import Configuration, Profile, StoreEntry
 from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured
+from fediwarden.gate.core import Gate
+from fediwarden.gate.debts import Payer
 from fediwarden.inference import registry, towers
 from fediwarden.inference.sessions import CPU
 from fediwarden.inference.towers import Choice
@@ -441,6 +443,67 @@ class App:
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
         with acting_alone(Path(self.ledger.path).resolve()), self.keepers() as hold:
             yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit)
+
+    # -- the gate -----------------------------------------------------------------------------------------------------
+
+    @property
+    def gate_secrets(self) -> Path:
+        """The file of the secrets that callers of the gate know."""
+        return self.configuration.path(self.settings.gate.secrets)
+
+    @contextmanager
+    def gate(self, run: RunId, looker: Looker) -> Iterator[Gate]:
+        """The gate at work, with the thread that pays its debts; ended when this is left. Raises: Misconfigured."""
+        settings = self.settings.gate
+        reader: Reader | None = None
+        if settings.store:
+            chosen = self.store(settings.store)
+            if not chosen.url.startswith(("pictrs://", "pictrs+")):
+                raise Misconfigured(f"gate.store: {settings.store} is no pict-rs store", hint="its url begins with pictrs://")
+            reader = open_reader(chosen, environment=self.environment, stop=self.stop)
+        vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
+        gate = Gate(
+            settings,
+            self.ledger,
+            run,
+            looker,
+            self.policy,
+            vaults,
+            self.clock,
+            workers=settings.workers or self.pace.workers,
+            store=reader.name if reader else None,
+        )
+        payer = Payer(
+            self.ledger,
+            gate.desk,
+            reader,
+            looker.engine,
+            self.clock,
+            object_limit=self.object_limit,
+            lapse=timedelta(hours=settings.lapse_hours),
+            act=partial(self._hide_debts, run, reader.name) if reader and settings.act == "allowance" else None,
+        )
+        gate.start()
+        payer.start()
+        try:
+            yield gate
+        finally:
+            self.stop.set()
+            payer.end(1.0)
+            gate.end()
+            if reader is not None:
+                reader.close()
+
+    def _hide_debts(self, run: RunId, store: StoreName) -> None:
+        """Hide what is owed in the gate's store, within the allowance. Raises: FediwardenError; then it is tried again."""
+        owed = [one.ref.key for one in self.ledger.owed() if one.ref.store == store]
+        if not owed:
+            return
+        acting = self.settings.acting
+        with self.warden(run) as warden:
+            plan = warden.plan(allowance=acting.allowance, drill_allowance=acting.drill_allowance, only=owed)
+            for _ in warden.apply(plan):
+                continue
 
     # -- the log ------------------------------------------------------------------------------------------------------
 

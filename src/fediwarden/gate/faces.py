@@ -28,12 +28,16 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
 
     app = FastAPI(title="Fediwarden gate", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
 
+    def answer(content: dict[str, str], status: int) -> JSONResponse:
+        # no connection stays open between requests: none can be cut off by a restart while somebody begins to use it again
+        return JSONResponse(content, status, {"Connection": "close"})
+
     def nothing() -> JSONResponse:
-        return JSONResponse({"msg": "not found"}, 404, {"Connection": "close"})
+        return answer({"msg": "not found"}, 404)
 
     @app.exception_handler(HTTPException)
     async def _plain(_: Request, error: HTTPException) -> JSONResponse:
-        return nothing() if error.status_code in (404, 405) else JSONResponse({"msg": NEUTRAL}, error.status_code)
+        return nothing() if error.status_code in (404, 405) else answer({"msg": NEUTRAL}, error.status_code)
 
     async def ask(face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str]) -> JSONResponse:
         began = time.monotonic()
@@ -41,9 +45,9 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
             return nothing()
         claimed = request.headers.get("content-type", "")[:200]
         if claimed.lower().startswith("multipart/"):
-            return JSONResponse(refused, 415, {"Connection": "close"})
+            return answer(refused, 415)
         may = await _asked(gate, face, claimed, request, began)
-        return JSONResponse(passed, 200) if may else JSONResponse(refused, 406, {"Connection": "close"})
+        return answer(passed, 200) if may else answer(refused, 406)
 
     @app.post("/validate/{secret}", responses=ANSWERS)
     async def validate(secret: str, request: Request) -> JSONResponse:
@@ -58,7 +62,7 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
     @app.get("/healthz", responses={200: {"description": "It takes requests."}})
     async def health() -> JSONResponse:
         """That it answers, and nothing else."""
-        return JSONResponse({"msg": "ok"})
+        return answer({"msg": "ok"}, 200)
 
     return app
 
