@@ -38,7 +38,12 @@ from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
 from fediwarden.model import Concepts, EngineVersion, RunId, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan
+from fediwarden.platforms.lemmy.api import Api, Token
+from fediwarden.platforms.lemmy.asking import Asking
+from fediwarden.platforms.lemmy.database import Database
+from fediwarden.platforms.lemmy.model import Tracer
 from fediwarden.policy import Policy, parse
+from fediwarden.stores.credentials import lemmy_access
 from fediwarden.stores.interface import Reader
 from fediwarden.stores.open import open_keeper, open_reader
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
@@ -504,6 +509,40 @@ class App:
             plan = warden.plan(allowance=acting.allowance, drill_allowance=acting.drill_allowance, only=owed)
             for _ in warden.apply(plan):
                 continue
+
+    # -- Lemmy --------------------------------------------------------------------------------------------------------
+
+    def tracer(self) -> Tracer | None:
+        """Who can be asked who is behind a picture; None where no [lemmy] is configured. Close it. Raises: Misconfigured."""
+        lemmy = self.settings.lemmy
+        if not lemmy.url and not lemmy.credentials:
+            return None
+        if not lemmy.credentials:
+            raise Misconfigured(
+                "[lemmy] has no credentials, and a trace needs its database or an administrator's token",
+                hint="`fediwarden lemmy grants` prints the rights of a role for it; set credentials to a file with `database`",
+            )
+        access = lemmy_access(self.configuration.path(lemmy.credentials))
+        if access.database:
+            return Database(access.database, float(lemmy.timeout_seconds))
+        return Asking(self._lemmy(access.jwt))
+
+    def lemmy(self) -> Api:
+        """Lemmy's API with the right to act; only `lemmy act` opens these credentials. Close it. Raises: Misconfigured."""
+        file = self.settings.lemmy.keeper_credentials
+        access = lemmy_access(self.configuration.path(file)) if file else None
+        if access is None or not access.jwt:
+            raise Misconfigured(
+                "acting in Lemmy needs the token of an administrator",
+                hint="set [lemmy] keeper_credentials to a file with `jwt`, readable by you alone",
+            )
+        return self._lemmy(access.jwt)
+
+    def _lemmy(self, jwt: str) -> Api:
+        lemmy = self.settings.lemmy
+        if not (lemmy.api or lemmy.url):
+            raise Misconfigured("[lemmy] has no url", hint="set url to the server's public address, such as https://lemmy.example")
+        return Api(lemmy.api or lemmy.url, Token(jwt), float(lemmy.timeout_seconds), stop=self.stop)
 
     # -- the log ------------------------------------------------------------------------------------------------------
 

@@ -53,6 +53,26 @@ def ssh_login(path: Path | None) -> SshLogin:
     return SshLogin(values.get("user", ""), path.parent / Path(key).expanduser() if key else None)
 
 
+@dataclass(frozen=True, slots=True)
+class LemmyAccess:
+    """How a Lemmy server may be asked: its database as a role of little right, or the token of an account; one of them is there."""
+
+    database: str = field(default="", repr=False)
+    jwt: str = field(default="", repr=False)
+
+
+def lemmy_access(path: Path) -> LemmyAccess:
+    """What the file says about a Lemmy server. Raises: Misconfigured."""
+    values = _read(path, set(), {"database", "jwt"})
+    access = LemmyAccess(values.get("database", ""), values.get("jwt", ""))
+    if not access.database and not access.jwt:
+        raise Misconfigured(
+            f"the credentials file {shown(str(path))} names neither `database` nor `jwt`",
+            hint='database = "postgresql://fediwarden:PASSWORD@127.0.0.1/lemmy", with the rights of `fediwarden lemmy grants`',
+        )
+    return access
+
+
 def _read(path: Path, needed: set[str], possible: set[str]) -> Mapping[str, str]:
     try:
         with path.open("rb") as file:

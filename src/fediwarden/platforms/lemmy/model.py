@@ -1,6 +1,6 @@
 """What Lemmy says about who is behind a picture, as frozen values; asks nothing, and holds no token, password or key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -167,6 +167,9 @@ class Tracer(Protocol):
 
         Private messages are searched only where `private_messages` says so. Raises: Unreached, Refused.
         """
+
+    def aliases(self) -> Iterator[str]:
+        """Every alias that Lemmy has on record, for pict-rs 0.4, which cannot list. Raises: Unreached, Refused."""
 
     def close(self) -> None:
         """Give back connections; may be called twice."""
