@@ -6,7 +6,7 @@ After a crash anywhere, the same call with the same deed finds its own traces an
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256 as digest
@@ -35,6 +35,7 @@ from fediwarden.model import (
     DeedEvent,
     DeedState,
     Look,
+    NameKind,
     ObjectRef,
     Owed,
     Place,
@@ -43,6 +44,7 @@ from fediwarden.model import (
     Standing,
     Step,
     StoreName,
+    TraceRecord,
 )
 from fediwarden.stores.interface import Keeper
 from fediwarden.vault import Vault
@@ -74,6 +76,8 @@ class Result:
     drill: bool = False
     unreached: bool = False  # it failed because the store gave no answer, or refused
     silent: bool = False  # it gave none at all, after every try
+    trace: str = ""  # why no trace could be sealed; hiding goes on without
+    altered: Sha256 | None = None  # what a platform made of the bytes that were put back, where it wrote them anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +102,45 @@ def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Radius:
+    """Who and what else is met when an object is hidden: everything that shares its bytes."""
+
+    aliases: tuple[str, ...] = ()  # each upload of these bytes has its own
+    proxied: tuple[str, ...] = ()  # remote pictures that it is the cached copy of
+    uses: Mapping[str, int] = field(default_factory=dict)  # "posts": 2; what Lemmy was asked for
+    owners: tuple[str, ...] | None = None  # addresses of the accounts behind them; None where nobody could be asked
+    problem: str = ""  # why not
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is more than one person's: by what Lemmy says, or else because it was uploaded more than once."""
+        return len(self.aliases) > 1 if self.owners is None else len(self.owners) > 1
+
+    @property
+    def words(self) -> str:
+        """In one line; "" where nothing is known of it."""
+        parts = [f"{len(self.aliases)} aliases"] if len(self.aliases) > 1 else []
+        parts += [f"{number:,} {what}" for what, number in self.uses.items() if number]
+        if self.owners is not None:
+            parts.append("1 account" if len(self.owners) == 1 else f"{len(self.owners)} accounts")
+        if self.proxied:
+            parts.append(f"cached from {', '.join(self.proxied[:3])}{' and others' if len(self.proxied) > 3 else ''}")
+        if self.problem:
+            parts.append(f"who uses it could not be asked: {self.problem}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
-    """A keeper, and whether the operator chose to keep hidden objects in the vault only."""
+    """A keeper, and what it does to what it hides.
+
+    `removes` says that hidden objects are kept in the vault only. `platform` says that a program such as pict-rs does it:
+    it may remove whatever was chosen, and may write pictures anew when they are put back.
+    """
 
     keeper: Keeper
     removes: bool = False
+    platform: bool = False
 
 
 class Warden:
@@ -118,6 +156,7 @@ class Warden:
         clock: Callable[[], datetime],
         actor: str,
         object_limit: int,
+        seal_trace: Callable[[Owed], str] | None = None,
     ) -> None:
         """
         Args:
@@ -126,6 +165,7 @@ class Warden:
             profile: says whether bytes are sealed at all.
             actor: who does it, for the record.
             object_limit: the largest object in bytes, as in the scan.
+            seal_trace: seals who is behind an object before it is hidden, and says why it could not; "" where it could.
         """
         self._ledger = ledger
         self._run = run
@@ -135,6 +175,7 @@ class Warden:
         self._clock = clock
         self._actor = actor
         self._limit = object_limit
+        self._seal_trace = seal_trace
 
     # -- hiding -------------------------------------------------------------------------------------------------------
 
@@ -226,16 +267,15 @@ class Warden:
             Act.HIDE, DeedState.BEGUN, ref.store, ref.key, sha256, owed.decision_id, self._actor, self._clock(), drill
         )
         self._did(event, DeedState.BEGUN)
+        trace = ""
         try:
             hold = self._hold(ref.store)
-            if hold.removes and self._profile.keep != "preserve":
-                raise Misconfigured(  # noqa: TRY301 - one answer for all that can go wrong here
-                    f'store {ref.store} has hide = "remove", and profile {self._profile.name} seals nothing: the only copy would be destroyed',
-                    hint='set hide = "move" for this store',
-                )
-            if self._profile.keep == "preserve":
+            if self._profile.keep != "preserve":
+                self._may_remove(hold, ref.store)
+            else:
                 self._seal(event, owed, hold.keeper)
-            place = self._take_away(hold, ref, sha256)
+                trace = self._traced(owed)
+            place = self._take_away(hold, owed)
             self._did(event, DeedState.MOVED, place)
             self._confirm_hidden(hold.keeper, place, sha256)
         except Changed as error:
@@ -265,7 +305,34 @@ class Warden:
             self._did(event, DeedState.FAILED, problem=str(ours))
             return _result(event, Outcome.FAILED, ours)
         self._did(event, DeedState.DONE, place)
-        return _result(event, Outcome.DONE)
+        return replace(_result(event, Outcome.DONE), trace=trace)
+
+    def _may_remove(self, hold: Hold, store: StoreName) -> None:
+        """Nothing is sealed: only what is moved may be hidden. Raises: Misconfigured."""
+        if hold.platform:
+            raise Misconfigured(
+                f"store {store} is hidden through pict-rs, which destroys, and profile {self._profile.name} seals nothing: "
+                "the only copy would be lost",
+                hint="a profile that keeps evidence is a legal decision (docs/profiles.md); without, remove it by hand in pict-rs",
+            )
+        if hold.removes:
+            raise Misconfigured(
+                f'store {store} has hide = "remove", and profile {self._profile.name} seals nothing: the only copy would be destroyed',
+                hint='set hide = "move" for this store',
+            )
+
+    def _traced(self, owed: Owed) -> str:
+        """Seal who is behind it; what goes wrong is put on record and never keeps an object in public reach."""
+        if self._seal_trace is None or owed.decision.drill:
+            return ""
+        try:
+            return self._seal_trace(owed)
+        except Exception as error:  # the unknown, in something that hiding does not depend on
+            log.exception("no trace was sealed", store=owed.ref.store, key=owed.ref.key, sha256=owed.sha256)
+            problem = str(error) if isinstance(error, FediwardenError) else f"an error of ours ({type(error).__name__})"
+            record = TraceRecord(self._clock(), self._actor, "it is being hidden", owed.ref.key, owed.sha256, problem=problem)
+            self._ledger.platforms.traced(self._run, record)
+            return problem
 
     def _moved_before(self, ref: ObjectRef, sha256: Sha256) -> bool:
         hidden = self._ledger.hidden(key=ref.key, store=ref.store)
@@ -292,10 +359,26 @@ class Warden:
         vault.seal(blob.data, blob.sha256, store=owed.ref.store, key=owed.ref.key, at=self._clock(), because=because)
         self._did(event, DeedState.SEALED)
 
-    def _take_away(self, hold: Hold, ref: ObjectRef, sha256: Sha256) -> Place:
-        if hold.removes:
-            return hold.keeper.remove(ref, sha256)
-        return hold.keeper.hide(ref, sha256, spot_of(ref.store, ref.key, sha256))
+    def _take_away(self, hold: Hold, owed: Owed) -> Place:
+        ref, sha256 = owed.ref, owed.sha256
+        try:
+            if hold.removes:
+                return hold.keeper.remove(ref, sha256)
+            return hold.keeper.hide(ref, sha256, spot_of(ref.store, ref.key, sha256))
+        except Gone:
+            # an earlier try sealed it, and was cut off, or not waited for, while the store removed it
+            if owed.last is not None and (hold.removes or hold.platform) and self._vaults[owed.decision.drill].check(sha256):
+                return self._remembered(ref)
+            raise
+
+    def _remembered(self, ref: ObjectRef) -> Place:
+        """What is known of the place of a removed object without asking for it: the names it had."""
+        facts: dict[str, str] = {}
+        names = self._ledger.platforms.names_of(ref.store, ref.key)
+        aliases = [name.text for name in names if name.kind is NameKind.ALIAS]
+        if aliases:
+            facts["aliases"] = "\n".join(aliases)
+        return Place(ref.store, ref.key, "removed", "", facts)
 
     def _confirm_hidden(self, keeper: Keeper, place: Place, sha256: Sha256) -> None:
         """Read back: gone at the source (or other bytes came since), and nothing a stranger can fetch."""
@@ -332,10 +415,11 @@ class Warden:
         if hidden.place is None:
             raise BadEvidence(f"the record of {hidden.key!r} does not say where it lies", hint="run `fediwarden vault verify`")
         try:
-            keeper = self._hold(hidden.store).keeper
+            hold = self._hold(hidden.store)
+            keeper = hold.keeper
             ref = self._bring_back(keeper, hidden.place, hidden.sha256, identities, drill=hidden.drill)
             blob = keeper.fetch(ref, self._limit)
-            if blob.sha256 != hidden.sha256:
+            if blob.sha256 != hidden.sha256 and not hold.platform:
                 raise Changed("what was read back is not what was hidden")  # noqa: TRY301 - one answer for all that can go wrong here
         except (Unreached, Unsettled, Occupied, Changed, Gone, TooLarge) as error:
             self._did(event, DeedState.FAILED, hidden.place, str(error))
@@ -344,10 +428,19 @@ class Warden:
             self._did(event, DeedState.FAILED, hidden.place, str(error))
             raise
         else:
-            self._did(event, DeedState.DONE, hidden.place)
             result = _result(event, Outcome.DONE)
+            if blob.sha256 != hidden.sha256:
+                result = self._altered(result, ref, blob.sha256, because)
+            self._did(event, DeedState.DONE, hidden.place, result.problem)
         _log(result)
         return result
+
+    def _altered(self, result: Result, ref: ObjectRef, sha256: Sha256, because: str) -> Result:
+        """A platform wrote the picture anew: the person's word holds for what came of it too, or the next scan hides it again."""
+        self._ledger.clear(self._run, sha256, Decision(Step.PASS, "restored by a person", because, by=self._actor))
+        self._ledger.platforms.add_names(self._run, [ref])
+        problem = f"the platform wrote it anew: it came back with other bytes (sha256 {sha256[:12]})"
+        return replace(result, problem=problem, altered=sha256)
 
     def _bring_back(self, keeper: Keeper, place: Place, sha256: Sha256, identities: Sequence[Path], *, drill: bool) -> ObjectRef:
         if place.how == "moved":
