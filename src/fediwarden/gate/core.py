@@ -343,7 +343,7 @@ class Gate:
         decision = decide(looked, self._policy, self._ledger.verdict(blob.sha256))
         outcome = self._decided(blob, looked, decision)
         frames = looked.kind.frames if looked.kind else 1
-        ref = self._ref(blob.sha256, blob.ref.size, blob.claimed, frames)
+        ref = blob.ref if job.fetched else self._ref(blob.sha256, blob.ref.size, blob.claimed, frames)
         passed = self.desk.decide(job)
         look = replace(looked, ref=ref if passed or outcome.passed else replace(ref, store=GATE))
         job.outcome = replace(outcome, looks=() if passed else ((look, decision),))

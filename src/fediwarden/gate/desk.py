@@ -32,6 +32,7 @@ class Job:
     future: "Future[Look]" = field(default_factory=Future)
     waiting: int = 0
     passed: bool = False
+    fetched: bool = False  # it came from its store, and not from an upload
     begun: bool = False
     decided: bool = False  # what it means is settled: nobody is let through as late any more
     debt: bool = False  # in the lane of debts
@@ -142,7 +143,7 @@ class Desk:
         with self._changed:
             if self._ending or (not debt and len(self._uploads) >= self._queue) or blob.sha256 in self._jobs:
                 return None
-            job = Job(blob, began, waiting=0 if debt else 1, passed=debt, debt=debt)
+            job = Job(blob, began, waiting=0 if debt else 1, passed=debt, fetched=debt, debt=debt)
             self._jobs[blob.sha256] = job
             (self._debts if debt else self._uploads).append(job)
             self._changed.notify()
