@@ -43,7 +43,7 @@ SELECT po.id, shown.field, po.ap_id AS address, po.creator_id AS by, po.communit
     po.local AS local, po.removed AS removed, po.deleted AS deleted
 FROM post po
 CROSS JOIN LATERAL (VALUES ('url', po.url::text), ('thumbnail_url', po.thumbnail_url::text), ('embed_video_url', po.embed_video_url::text), ('body', po.body::text)) AS shown (field, text)
-WHERE (po.id IN (SELECT po.id FROM unnest(%(like)s) AS wanted (pattern) JOIN post po ON po.body LIKE wanted.pattern)
+WHERE (po.id IN (SELECT po.id FROM unnest(%(like)s::text[]) AS wanted (pattern) JOIN post po ON po.body LIKE wanted.pattern)
     OR po.url::text LIKE ANY (%(like)s) OR po.thumbnail_url LIKE ANY (%(like)s) OR po.embed_video_url LIKE ANY (%(like)s))
     AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
 ORDER BY po.id, shown.field;
@@ -53,7 +53,7 @@ SELECT c.id, shown.field, c.ap_id AS address, c.creator_id AS by, c.community_id
     c.local AS local, c.removed AS removed, c.deleted AS deleted
 FROM comment c
 CROSS JOIN LATERAL (VALUES ('content', c.content::text)) AS shown (field, text)
-WHERE (c.id IN (SELECT c.id FROM unnest(%(like)s) AS wanted (pattern) JOIN comment c ON c.content LIKE wanted.pattern))
+WHERE (c.id IN (SELECT c.id FROM unnest(%(like)s::text[]) AS wanted (pattern) JOIN comment c ON c.content LIKE wanted.pattern))
     AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
 ORDER BY c.id, shown.field;
 

@@ -1,0 +1,47 @@
+-- The tables of Lemmy 1.0 that a trace reads, and some that it must not: names, types and keys as Lemmy has them.
+CREATE TABLE instance (id serial PRIMARY KEY, domain varchar(255) NOT NULL UNIQUE);
+CREATE TABLE person (id serial PRIMARY KEY, name varchar(255) NOT NULL, display_name varchar(50), avatar text, published_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz, ap_id varchar(255) NOT NULL UNIQUE, bio text, local boolean NOT NULL DEFAULT true, public_key text NOT NULL, private_key text, banner text,
+  deleted boolean NOT NULL DEFAULT false, matrix_user_id text, instance_id int NOT NULL REFERENCES instance ON DELETE CASCADE);
+CREATE TABLE local_user (id serial PRIMARY KEY, person_id int NOT NULL UNIQUE REFERENCES person ON DELETE CASCADE, password_encrypted text, email text,
+  admin boolean NOT NULL DEFAULT false, invited_by_local_user_id int);
+CREATE TABLE community (id serial PRIMARY KEY, name varchar(255) NOT NULL, title varchar(50), sidebar text, summary varchar(150), removed boolean NOT NULL DEFAULT false,
+  published_at timestamptz NOT NULL DEFAULT now(), deleted boolean NOT NULL DEFAULT false, ap_id varchar(255) NOT NULL UNIQUE, local boolean NOT NULL DEFAULT true,
+  public_key text NOT NULL, private_key text, icon text, banner text, instance_id int NOT NULL REFERENCES instance ON DELETE CASCADE);
+CREATE TABLE post (id serial PRIMARY KEY, name varchar(200) NOT NULL, url varchar(2000), body text, creator_id int NOT NULL REFERENCES person ON DELETE CASCADE,
+  community_id int NOT NULL REFERENCES community ON DELETE CASCADE, removed boolean NOT NULL DEFAULT false, published_at timestamptz NOT NULL DEFAULT now(),
+  deleted boolean NOT NULL DEFAULT false, thumbnail_url text, ap_id varchar(255) NOT NULL UNIQUE, local boolean NOT NULL DEFAULT true, embed_video_url text);
+CREATE TABLE comment (id serial PRIMARY KEY, creator_id int NOT NULL REFERENCES person ON DELETE CASCADE, post_id int NOT NULL REFERENCES post ON DELETE CASCADE,
+  content text NOT NULL, removed boolean NOT NULL DEFAULT false, published_at timestamptz NOT NULL DEFAULT now(), deleted boolean NOT NULL DEFAULT false,
+  ap_id varchar(255) NOT NULL UNIQUE, local boolean NOT NULL DEFAULT true, path text NOT NULL DEFAULT '0', community_id int NOT NULL REFERENCES community);
+CREATE TABLE private_message (id serial PRIMARY KEY, creator_id int NOT NULL REFERENCES person ON DELETE CASCADE, recipient_id int NOT NULL REFERENCES person ON DELETE CASCADE,
+  content text NOT NULL, deleted boolean NOT NULL DEFAULT false, published_at timestamptz NOT NULL DEFAULT now(), ap_id varchar(255) NOT NULL UNIQUE,
+  local boolean NOT NULL DEFAULT true, removed boolean NOT NULL DEFAULT false, deleted_by_recipient boolean NOT NULL DEFAULT false);
+CREATE TABLE local_image (pictrs_alias text PRIMARY KEY, published_at timestamptz NOT NULL DEFAULT now(), person_id int REFERENCES person ON DELETE CASCADE,
+  thumbnail_for_post_id int REFERENCES post ON DELETE CASCADE);
+CREATE TABLE remote_image (link text PRIMARY KEY, published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE image_details (link text PRIMARY KEY, width int NOT NULL, height int NOT NULL, content_type text NOT NULL, blurhash varchar(50));
+CREATE TABLE login_token (token text PRIMARY KEY, user_id int NOT NULL REFERENCES local_user ON DELETE CASCADE, published_at timestamptz NOT NULL DEFAULT now(), ip text, user_agent text);
+CREATE TABLE site (id serial PRIMARY KEY, name varchar(20) NOT NULL, sidebar text, published_at timestamptz NOT NULL DEFAULT now(), icon text, banner text, ap_id varchar(255),
+  instance_id int NOT NULL REFERENCES instance);
+CREATE TABLE local_site (id serial PRIMARY KEY, site_id int NOT NULL REFERENCES site);
+CREATE TABLE instance_actions (person_id int NOT NULL REFERENCES person, instance_id int NOT NULL REFERENCES instance, received_ban_at timestamptz, ban_expires_at timestamptz,
+  PRIMARY KEY (person_id, instance_id));
+CREATE TABLE multi_community (id serial PRIMARY KEY, creator_id int NOT NULL REFERENCES person, name varchar(255) NOT NULL, summary varchar(255), sidebar text, local boolean NOT NULL DEFAULT true,
+  deleted boolean NOT NULL DEFAULT false, ap_id text NOT NULL, published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE custom_emoji (id serial PRIMARY KEY, shortcode varchar(128) NOT NULL, image_url text NOT NULL UNIQUE, alt_text text NOT NULL, category text NOT NULL, published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE tagline (id serial PRIMARY KEY, content text NOT NULL, published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE post_report (id serial PRIMARY KEY, creator_id int NOT NULL REFERENCES person ON DELETE CASCADE, post_id int NOT NULL REFERENCES post ON DELETE CASCADE,
+  original_post_name varchar(200) NOT NULL, original_post_url text, original_post_body text, reason text NOT NULL, resolved boolean NOT NULL DEFAULT false, published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE comment_report (id serial PRIMARY KEY, creator_id int NOT NULL REFERENCES person ON DELETE CASCADE, comment_id int NOT NULL REFERENCES comment ON DELETE CASCADE,
+  original_comment_text text NOT NULL, reason text NOT NULL, resolved boolean NOT NULL DEFAULT false, published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE private_message_report (id serial PRIMARY KEY, creator_id int NOT NULL REFERENCES person ON DELETE CASCADE,
+  private_message_id int NOT NULL REFERENCES private_message ON DELETE CASCADE, original_pm_text text NOT NULL, reason text NOT NULL, resolved boolean NOT NULL DEFAULT false,
+  published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE community_report (id serial PRIMARY KEY, creator_id int NOT NULL REFERENCES person ON DELETE CASCADE, community_id int NOT NULL REFERENCES community ON DELETE CASCADE,
+  original_community_name text NOT NULL, original_community_icon text, original_community_banner text, original_community_sidebar text, original_community_summary text,
+  reason text NOT NULL, resolved boolean NOT NULL DEFAULT false, published_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE secret (id serial PRIMARY KEY, jwt_secret varchar NOT NULL);
+INSERT INTO secret (jwt_secret) VALUES ('SECRET-jwt');
+CREATE EXTENSION pg_trgm;
+CREATE INDEX idx_comment_content_trigram ON comment USING gin (content gin_trgm_ops);
