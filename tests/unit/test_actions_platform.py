@@ -157,7 +157,7 @@ def test_what_a_platform_wrote_anew_is_restored_said_to_differ_and_not_hidden_ag
 def test_a_store_that_is_no_platform_restores_byte_for_byte_or_not_at_all(yard: Served) -> None:
     yard.apply()
     yard.store.anew = b"!"  # type: ignore[attr-defined]
-    yard.hold = lambda _: Hold(yard.store, removes=True)  # type: ignore[method-assign]
+    yard.hold = lambda name: Hold(yard.store, removes=True)  # type: ignore[method-assign]
     assert yard.restore("a", with_key=True).outcome is Outcome.FAILED
 
 

@@ -8,6 +8,7 @@ from fediwarden.actions import midnight
 from fediwarden.app import App
 from fediwarden.calibration import Interval, interval
 from fediwarden.cli.common import JSON, build
+from fediwarden.cli.facts import facts_json, gate_json, list_debts, means, tell_facts, tell_gate, tell_names
 from fediwarden.cli.output import (
     UNASKED,
     deed_words,
@@ -25,7 +26,7 @@ from fediwarden.cli.output import (
     table,
 )
 from fediwarden.errors import Exit, FediwardenError, Misconfigured
-from fediwarden.ledger import Entry, Totals
+from fediwarden.ledger import GATE, Entry, Totals
 from fediwarden.model import EngineVersion, Finding, Look, Standing, Step, StoreName
 
 
@@ -54,6 +55,7 @@ def status(json: bool = JSON) -> int:
     totals = app.ledger.totals(engine or EngineVersion(""))
     since = midnight(app.clock())
     used = app.ledger.acted(since, drill=False)
+    uploads = app.ledger.uploads.totals(engine or EngineVersion(""), since)
     if json:
         emit(
             {
@@ -69,6 +71,7 @@ def status(json: bool = JSON) -> int:
                 "owed_drill": totals.owed_drill,
                 "hidden": totals.hidden,
                 "gone": totals.gone,
+                "gate": gate_json(uploads),
                 "allowance": app.settings.acting.allowance,
                 "allowance_used": used,
                 "profile": app.settings.profile or None,
@@ -97,6 +100,7 @@ def status(json: bool = JSON) -> int:
     row(shown, f"{totals.hidden:,}", "hidden, can be restored")
     row(shown, f"{totals.gone:,}", "gone from their stores")
     show(shown)
+    tell_gate(uploads, app.clock())
     result(f"allowance: {used:,} of {app.settings.acting.allowance:,} used today (UTC)")
     result(f"profile: {app.settings.profile or 'none chosen; nothing can be applied'}")
     walls = ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in layers.items())
@@ -184,11 +188,15 @@ def list_objects(
     not_scanned: bool = typer.Option(False, "--not-scanned", help="Only what is not scanned, with the reason."),
     hidden: bool = typer.Option(False, "--hidden", help="Only what is hidden and can be restored."),
     gone: bool = typer.Option(False, "--gone", help="Also objects that are gone from their stores."),
+    debts: bool = typer.Option(False, "--debts", help="Instead, what the gate let through and nobody has scanned yet."),
     json: bool = JSON,
 ) -> int:
     """Every object the ledger knows, or those that meet the filters, with standing, decision and deed."""
     app = build()
-    name = StoreName(app.store(store).name) if store else None
+    if debts:
+        list_debts(app, _engine(app), json=json)
+        return Exit.OK
+    name = _name(app, store)
     entries = app.ledger.entries(store=name, key=key or None, standing=standing, step=step, not_scanned=not_scanned)
     # not told by the last deed: a restoring that failed leaves its object hidden
     away = {(event.store, event.key) for event in app.ledger.hidden(key=key or None, store=name)} if hidden else set()
@@ -202,6 +210,23 @@ def list_objects(
         else:
             result("  ".join(_line(entry)))
     return Exit.OK
+
+
+def _engine(app: App) -> EngineVersion:
+    """The engine version of now; that of nobody where a part of it is missing."""
+    try:
+        return app.engine
+    except FediwardenError:
+        return EngineVersion("")
+    finally:
+        app.cage.close()
+
+
+def _name(app: App, store: str) -> StoreName | None:
+    """The store meant; uploads that lie in none are in that of the gate."""
+    if not store:
+        return None
+    return GATE if store == GATE else StoreName(app.store(store).name)
 
 
 def _line(entry: Entry) -> list[str]:
@@ -219,8 +244,10 @@ def _line(entry: Entry) -> list[str]:
 
 
 def explain(
-    key: str = typer.Argument(..., metavar="KEY", help="The object's key, as `fediwarden list` shows it."),
-    store: str = typer.Option("", "--store", help="The store, where several hold this key."),
+    key: str = typer.Argument(
+        ..., metavar="KEY", help="The object's key, as `fediwarden list` shows it; or its SHA-256, alias or other name."
+    ),
+    store: str = typer.Option("", "--store", help='The store, where several hold this key; "gate" for what the gate refused.'),
     json: bool = JSON,
 ) -> int:
     """Say in words what was seen in an object, why it was decided as it was, and what was done with it."""
@@ -263,11 +290,13 @@ def explain(
                     }
                     for event in history.deeds
                 ],
+                **facts_json(app, entry),
             }
         )
         return Exit.OK
     result(f"{plain(entry.ref.key)} in {plain(entry.ref.store)}")
     result(f"  sha256   {entry.sha256 or 'not known: it was never read'}")
+    tell_names(app, entry)
     if look is not None:
         _explain_look(look, entry, app.calibrated_versions)
     if entry.decision is not None:
@@ -281,6 +310,7 @@ def explain(
         result(
             f"  {event.at:%Y-%m-%d %H:%M:%S} {event.act.value}: {event.state.value}, by {plain(event.actor)}{f': {plain(event.problem)}' if event.problem else ''}"
         )
+    tell_facts(app, entry)
     return Exit.OK
 
 
@@ -312,14 +342,15 @@ def _finding(found: Finding) -> str:
 
 
 def _find(app: App, key: str, store: str) -> Entry:
-    name = StoreName(app.store(store).name) if store else None
-    found = list(app.ledger.entries(store=name, key=key))
+    found = means(app, key, store)
     if not found:
         raise Misconfigured(
             f"the ledger knows no object {plain(key)}", hint="`fediwarden list` names what it knows; a scan must have listed it"
         )
     if len(found) > 1:
-        raise Misconfigured(
-            f"{plain(key)} is in several stores: {', '.join(entry.ref.store for entry in found)}", hint="say which with --store"
-        )
+        present = [entry for entry in found if not entry.gone]
+        if len(present) != 1:
+            places = ", ".join(f"{plain(entry.ref.store)}: {plain(entry.ref.key, 40)}" for entry in found[:8])
+            raise Misconfigured(f"{plain(key)} is {len(found)} objects: {places}", hint="say which with --store, or by its key")
+        found = present
     return found[0]

@@ -1,0 +1,211 @@
+"""What the ledger knows of uploads, other names, traces and platforms, in words and JSON, for `status`, `list` and `explain`."""
+
+from datetime import UTC, datetime
+
+from fediwarden.app import App
+from fediwarden.cli.output import emit, plain, result, size
+from fediwarden.ledger import GATE, Entry, UploadTotals
+from fediwarden.model import Answer, Debt, EngineVersion, Name, NameKind, PlatformDeed, Sha256, TraceRecord, Why
+
+WHY = {
+    Why.LOOKED: "looked at",
+    Why.KNOWN: "known bytes",
+    Why.PERSON: "a person had decided",
+    Why.RESTORING: "a person was restoring it",
+    Why.LATE: "no result in time",
+    Why.BUSY: "too much was waiting",
+    Why.LARGE: "too large to hold",
+    Why.BROKEN: "cannot be decoded",
+    Why.FAILED: "the analysis failed",
+    Why.UNRECORDED: "the ledger could take no more",
+    Why.UNREAD: "the upload never arrived whole",
+}
+NAMED = {
+    NameKind.ALIAS: "alias",
+    NameKind.IDENTIFIER: "file",
+    NameKind.VARIANT: "variant",
+    NameKind.PROXIED: "cached of",
+}
+SHOWN = 12  # names of an object that are written out; the rest is counted
+
+
+def gate_json(totals: UploadTotals) -> dict[str, object]:
+    """The gate's numbers for programs: answers of today (UTC), debts as they stand."""
+    return {
+        "passed_today": {why.value: number for why, number in totals.passed.items()},
+        "refused_today": {why.value: number for why, number in totals.refused.items()},
+        "refused_unsealed_today": totals.unsealed,
+        "debts": totals.debts,
+        "debts_broken": totals.debts_broken,
+        "oldest_debt": totals.oldest_debt,
+        "lapsed": totals.lapsed,
+    }
+
+
+def tell_gate(totals: UploadTotals, now: datetime) -> None:
+    """The gate's numbers for people; nothing where no gate ever answered."""
+    if not (totals.passed or totals.refused or totals.debts or totals.lapsed):
+        return
+    passed, refused = sum(totals.passed.values()), sum(totals.refused.values())
+    result(f"gate: {passed + refused:,} uploads answered today (UTC): {passed:,} passed, {refused:,} refused")
+    for words, answers in (("passed ", totals.passed), ("refused", totals.refused)):
+        for why, number in sorted(answers.items(), key=lambda item: -item[1]):
+            result(f"    {number:>9,}  {words}  {WHY[why]}")
+    if totals.unsealed:
+        result(f"    {totals.unsealed:>9,}  refused and NOT SEALED: the vault could not take them, pict-rs has deleted them")
+    if totals.debts and totals.oldest_debt is not None:
+        broken = f"; {totals.debts_broken:,} of them cannot be decoded here" if totals.debts_broken else ""
+        result(
+            f"    {totals.debts:>9,}  debts: passed and not scanned yet, the oldest for {_age(totals.oldest_debt, now)}{broken}"
+        )
+    if totals.lapsed:
+        result(f"    {totals.lapsed:>9,}  debts lapsed, ever: what was let through never turned up in pict-rs")
+
+
+def _age(since: datetime, now: datetime) -> str:
+    minutes = max(0.0, (now.astimezone(UTC) - since).total_seconds() / 60)
+    return (
+        f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"
+    )
+
+
+def list_debts(app: App, engine: EngineVersion, *, json: bool) -> None:
+    """Every debt that is open, oldest first."""
+    for debt in app.ledger.uploads.debts(engine):
+        if json:
+            emit(_debt_json(debt))
+        else:
+            why = f"{WHY[debt.why]}{'; looked at since, cannot be decoded' if debt.broken else ''}"
+            result(f"{debt.at:%Y-%m-%d %H:%M:%S}  {size(debt.ref.size):>8}  {debt.sha256}  {plain(debt.ref.store)}  ({why})")
+
+
+def _debt_json(debt: Debt) -> dict[str, object]:
+    return {
+        "debt": debt.id,
+        "at": debt.at,
+        "sha256": debt.sha256,
+        "store": debt.ref.store,
+        "key": debt.ref.key,
+        "size": debt.ref.size,
+        "why": debt.why.value,
+        "broken": debt.broken,
+    }
+
+
+def facts_json(app: App, entry: Entry) -> dict[str, object]:
+    """What is known of an object besides looks, decisions and deeds, for `explain --json`."""
+    answers, traces, deeds = _about(app, entry.sha256)
+    return {
+        "names": [
+            {"kind": name.kind.value, "name": name.text} for name in app.ledger.platforms.names_of(entry.ref.store, entry.ref.key)
+        ],
+        "answers": [
+            {
+                "at": answer.at,
+                "face": answer.face,
+                "passed": answer.passed,
+                "why": answer.why.value,
+                "debt": answer.debt,
+                "sealed": answer.sealed,
+                "original": answer.original,
+                "problem": answer.problem,
+            }
+            for answer in answers
+        ],
+        "traces": [
+            {"at": trace.at, "by": trace.actor, "reason": trace.reason, "counts": dict(trace.counts), "problem": trace.problem}
+            for trace in traces
+        ],
+        "platform_deeds": [
+            {
+                "at": deed.at,
+                "by": deed.actor,
+                "platform": deed.platform,
+                "act": deed.act,
+                "target": deed.target,
+                "state": deed.state.value,
+                "problem": deed.problem,
+            }
+            for deed in deeds
+        ],
+        "words": [
+            {"at": at, "by": said.by, "step": said.step.value, "because": said.because}
+            for at, said in (app.ledger.said(entry.sha256) if entry.sha256 else ())
+        ],
+        "legacy": [
+            {"tool": word.tool, "suspected": word.suspected, "at": word.at}
+            for word in app.ledger.legacy.of(entry.ref.store, entry.ref.key)
+        ],
+    }
+
+
+def tell_names(app: App, entry: Entry) -> None:
+    """An object's other names, and what an earlier tool said of it."""
+    names = app.ledger.platforms.names_of(entry.ref.store, entry.ref.key)
+    for name in names[:SHOWN]:
+        result(f"  {_named(name)}")
+    if len(names) > SHOWN:
+        result(f"           ... and {len(names) - SHOWN:,} more names")
+    for word in app.ledger.legacy.of(entry.ref.store, entry.ref.key):
+        said = "met it and never looked" if word.suspected is None else "suspected it" if word.suspected else "called it safe"
+        result(f"  earlier  {plain(word.tool)} {said}{f', {plain(word.at)}' if word.at else ''} (history: it decides nothing)")
+
+
+def _named(name: Name) -> str:
+    return f"{NAMED[name.kind]:<8} {plain(name.text)}"
+
+
+def tell_facts(app: App, entry: Entry) -> None:
+    """What the gate answered about these bytes, who asked for a trace of them, and what was done on platforms."""
+    answers, traces, deeds = _about(app, entry.sha256)
+    for answer in answers:
+        result(f"  {answer.at:%Y-%m-%d %H:%M:%S} gate: {_answered(answer)}")
+    for trace in traces:
+        counts = ", ".join(f"{number} {what}" for what, number in trace.counts.items() if number)
+        problem = f"; NOT TAKEN: {plain(trace.problem)}" if trace.problem else f": {counts}" if counts else ""
+        result(f"  {trace.at:%Y-%m-%d %H:%M:%S} trace: by {plain(trace.actor)}, “{plain(trace.reason)}”{problem}")
+    for deed in deeds:
+        problem = f": {plain(deed.problem)}" if deed.problem else ""
+        result(
+            f"  {deed.at:%Y-%m-%d %H:%M:%S} {plain(deed.platform)}: {plain(deed.act)} {plain(deed.target)}: "
+            f"{deed.state.value}, by {plain(deed.actor)}{problem}"
+        )
+    for at, said in app.ledger.said(entry.sha256) if entry.sha256 else ():
+        result(f"  {at:%Y-%m-%d %H:%M:%S} a person: {said.step.value}, by {plain(said.by)}, “{plain(said.because)}”")
+    if entry.ref.store == GATE and entry.sha256:
+        result("  (an upload: it lies in no store, and there is nothing to restore. `fediwarden clear` lets the same bytes pass)")
+
+
+def _answered(answer: Answer) -> str:
+    words = f"{'passed' if answer.passed else 'refused'}, {WHY[answer.why]}"
+    if answer.debt:
+        words += "; a debt"
+    if answer.sealed is not None:
+        words += "; sealed" if answer.sealed else "; NOT SEALED"
+    if answer.original:
+        words += f"; uploaded as {answer.original[:12]}"
+    return words + (f": {plain(answer.problem)}" if answer.problem else "")
+
+
+def _about(app: App, sha256: Sha256 | None) -> tuple[list[Answer], list[TraceRecord], list[PlatformDeed]]:
+    if sha256 is None:
+        return [], [], []
+    return app.ledger.uploads.answers(sha256), app.ledger.platforms.traces(sha256), app.ledger.platforms.deeds(sha256)
+
+
+def means(app: App, text: str, store: str = "") -> list[Entry]:
+    """The objects that a person may mean by a key, a SHA-256 or another name; keys first."""
+    name = app.store(store).name if store and store != GATE else GATE if store else None
+    found = list(app.ledger.entries(store=name, key=text))
+    if found:
+        return found
+    platforms = app.ledger.platforms
+    places = platforms.holding(Sha256(text.lower())) if is_sha256(text) else []
+    places = places or platforms.named(text)
+    entries = [app.ledger.entry(where, key) for where, key in places if name is None or where == name]
+    return [entry for entry in entries if entry is not None]
+
+
+def is_sha256(text: str) -> bool:
+    """Whether it has the form of one."""
+    return len(text) == 64 and all(char in "0123456789abcdef" for char in text.lower())

@@ -1,0 +1,193 @@
+"""What the gate answered and owes, and everything else that is known of bytes, is shown; a person's word lets bytes pass."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.ledgers import ENGINE, NOW, a_decision, a_hash, a_look, a_ref
+
+from fediwarden.app import App
+from fediwarden.cli.main import code_of
+from fediwarden.ledger import GATE, Ledger, LegacyWord
+from fediwarden.model import (
+    Answer,
+    DeedState,
+    Name,
+    NameKind,
+    ObjectRef,
+    PlatformDeed,
+    RunId,
+    Step,
+    TraceRecord,
+    Why,
+)
+
+REFUSED = a_hash("refused")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """The ledger of the home that commands find."""
+    monkeypatch.setenv("FEDIWARDEN_HOME", str(tmp_path))
+    monkeypatch.setattr(App, "open_log", lambda _: None)  # it sets up logging for a whole process
+    with Ledger.open(tmp_path / "ledger.sqlite3") as made:
+        yield made
+
+
+@pytest.fixture
+def run(ledger: Ledger) -> RunId:
+    return ledger.begin("gate", {}, NOW)
+
+
+@pytest.fixture
+def shown(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def call(*arguments: str, expect: int = 0) -> str:
+        capsys.readouterr()
+        assert code_of(arguments) == expect, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return call
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def answered(key: str, *, passed: bool, why: Why, at: datetime, **more: Any) -> Answer:
+    return Answer(a_ref(key, store=GATE), at, "pict-rs", passed, why, a_hash(key), **more)
+
+
+@pytest.fixture
+def busy(ledger: Ledger, run: RunId) -> None:
+    """A gate that passed two, let one through as a debt, and refused two, one of them unsealed."""
+    now = datetime.now(UTC)
+    look = a_look(a_ref("refused", store=GATE), content="refused", at=now)
+    answers = [
+        answered("fine", passed=True, why=Why.LOOKED, at=now),
+        answered("again", passed=True, why=Why.KNOWN, at=now),
+        answered("late", passed=True, why=Why.LATE, at=now - timedelta(seconds=1), debt=True),
+        answered("refused", passed=False, why=Why.LOOKED, at=now, sealed=True),
+        answered("odd", passed=False, why=Why.KNOWN, at=now, sealed=False, problem="the vault is full"),
+    ]
+    ledger.record(run, [(look, a_decision())], answers)
+
+
+@pytest.mark.usefixtures("busy")
+def test_status_counts_answers_by_reason_and_says_what_is_unsealed_or_owed(shown: Callable[..., str]) -> None:
+    text = shown("status")
+    assert "5 uploads answered today (UTC): 3 passed, 2 refused" in text
+    assert "1  debts: passed and not scanned yet" in text
+    assert "1  refused and NOT SEALED" in text
+    (told,) = lines(shown("status", "--json"))
+    assert told["gate"]["passed_today"] == {"looked": 1, "known": 1, "late": 1}
+    assert told["gate"]["refused_today"] == {"looked": 1, "known": 1}
+    assert (told["gate"]["refused_unsealed_today"], told["gate"]["debts"], told["gate"]["lapsed"]) == (1, 1, 0)
+
+
+def test_status_is_silent_about_a_gate_that_never_was(ledger: Ledger, shown: Callable[..., str]) -> None:
+    assert ledger.path
+    assert "gate" not in shown("status")
+
+
+@pytest.mark.usefixtures("busy")
+def test_debts_are_listed_until_they_are_paid(ledger: Ledger, run: RunId, shown: Callable[..., str]) -> None:
+    (debt,) = lines(shown("list", "--debts", "--json"))
+    assert (debt["sha256"], debt["why"], debt["broken"]) == (a_hash("late"), "late", False)
+    assert a_hash("late") in shown("list", "--debts")
+
+    ledger.record(run, [(a_look(a_ref("late")), None)])
+    assert shown("list", "--debts") == ""
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_refused_upload_is_explained_by_its_hash_and_can_be_cleared(ledger: Ledger, shown: Callable[..., str]) -> None:
+    text = shown("explain", REFUSED)
+    assert "gate: refused, looked at; sealed" in text
+    assert "it lies in no store" in text
+
+    assert "passes from now on" in shown("clear", REFUSED, "--because", "a statue")
+
+    verdict = ledger.verdict(REFUSED)
+    assert verdict is not None
+    assert (verdict.step, verdict.because) == (Step.PASS, "a statue")
+    assert "a person: pass" in shown("explain", REFUSED)
+    (told,) = lines(shown("explain", REFUSED, "--json"))
+    assert [word["because"] for word in told["words"]] == ["a statue"]
+    assert [answer["why"] for answer in told["answers"]] == ["looked"]
+
+
+def test_clearing_by_key_ends_what_is_owed_and_stands_over_later_looks(
+    ledger: Ledger, run: RunId, shown: Callable[..., str]
+) -> None:
+    ledger.record(run, [(a_look(), a_decision())])
+    assert [owed.ref.key for owed in ledger.owed()] == ["a.jpg"]
+
+    (told,) = lines(shown("clear", "a.jpg", "--because", "a cat", "--json"))
+
+    assert (told["sha256"], told["objects"], told["hidden"]) == (a_hash("a.jpg"), 1, [])
+    assert list(ledger.owed()) == []
+
+
+def test_a_word_about_bytes_never_met_waits_for_them_and_nonsense_is_refused(ledger: Ledger, shown: Callable[..., str]) -> None:
+    shown("clear", a_hash("tomorrow").upper(), "--because", "announced")
+    assert ledger.verdict(a_hash("tomorrow")) is not None
+    shown("clear", "nothing.jpg", "--because", "x", expect=4)
+    shown("clear", a_hash("no reason"), expect=2)
+    assert ledger.verdict(a_hash("no reason")) is None
+
+
+def test_a_key_with_other_contents_in_two_stores_is_not_cleared_by_guessing(
+    ledger: Ledger, run: RunId, shown: Callable[..., str]
+) -> None:
+    other = a_ref(store=GATE)
+    ledger.record(run, [(a_look(), a_decision()), (a_look(other, content="other"), a_decision())])
+    shown("clear", "a.jpg", "--because", "x", expect=4)
+    shown("clear", "a.jpg", "--because", "x", "--store", "gate")
+    assert ledger.verdict(a_hash("other")) is not None
+    assert ledger.verdict(a_hash("a.jpg")) is None
+
+
+def test_explain_shows_names_traces_deeds_and_what_an_earlier_tool_said(
+    ledger: Ledger, run: RunId, shown: Callable[..., str]
+) -> None:
+    ref = a_ref()
+    ledger.record(run, [(a_look(ref), a_decision())])
+    names = (Name(NameKind.ALIAS, "one.png"), Name(NameKind.PROXIED, "https://far.example/x.png\x1b[31m"))
+    ledger.platforms.add_names(run, [ObjectRef(ref.store, ref.key, 1, "", names=names)])
+    counts = {"posts": 2, "comments": 0}
+    ledger.platforms.traced(run, TraceRecord(NOW, "ada", "report 7", "one.png", a_hash("a.jpg"), counts=counts))
+    deed = PlatformDeed(NOW, "ada", "lemmy", "remove post", "https://l.example/post/1", DeedState.DONE, a_hash("a.jpg"))
+    ledger.platforms.did(run, deed)
+    ledger.legacy.add(run, ref.store, [(ref.key, LegacyWord("fedi-safety", suspected=False, at="2023"))])
+
+    text = shown("explain", "one.png")
+
+    assert "alias    one.png" in text
+    assert "\x1b" not in text
+    assert "trace: by ada, “report 7”: 2 posts" in text
+    assert "lemmy: remove post https://l.example/post/1: done, by ada" in text
+    assert "fedi-safety called it safe, 2023 (history: it decides nothing)" in text
+    (told,) = lines(shown("explain", "a.jpg", "--json"))
+    assert [name["kind"] for name in told["names"]] == ["alias", "proxied from"]
+    assert (len(told["traces"]), len(told["platform_deeds"]), len(told["legacy"])) == (1, 1, 1)
+    assert told["engine"] == ENGINE
+
+
+def test_import_legacy_prints_what_was_missed_and_asks_which_store(
+    tmp_path: Path, ledger: Ledger, shown: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.unit.test_legacy import written
+
+    file = written(tmp_path / "lemmy_safety.db", [("a.jpg", False), ("b.jpg", None)])
+    shown("import-legacy", str(file), expect=4)
+    monkeypatch.setenv("FEDIWARDEN_STORES__MEDIA__URL", str(tmp_path))
+    text = shown("import-legacy", str(file))
+    assert "2 rows: 1 called safe, 0 suspected, 1 silently skipped" in text
+    assert "1 that it skipped are queued" in text
+    told = lines(shown("import-legacy", str(file), "--json"))
+    assert [(line["missed"], line["key"]) for line in told[:-1]] == [("skipped", "b.jpg")]
+    assert told[-1]["missed"] == {"skipped": 1, "called safe": 0, "still there": 0, "never met": 0}
+    assert [entry.ref.key for entry in ledger.entries(not_scanned=True)] == ["b.jpg"]
