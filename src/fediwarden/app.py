@@ -28,7 +28,7 @@ from fediwarden.analysers.drill import Drill, DrillKey
 from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
 from fediwarden.config import Configuration, Profile, StoreEntry
-from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured
+from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured, Refused
 from fediwarden.gate.core import Gate
 from fediwarden.gate.debts import Payer
 from fediwarden.inference import registry, towers
@@ -36,16 +36,19 @@ from fediwarden.inference.sessions import CPU
 from fediwarden.inference.towers import Choice
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
-from fediwarden.model import Concepts, EngineVersion, RunId, StoreName
+from fediwarden.model import Concepts, EngineVersion, ObjectRef, RunId, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.asking import Asking
 from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.model import Tracer
+from fediwarden.platforms.pictrs.server import Server
 from fediwarden.policy import Policy, parse
 from fediwarden.stores.credentials import lemmy_access
-from fediwarden.stores.interface import Reader
-from fediwarden.stores.open import open_keeper, open_reader
+from fediwarden.stores.interface import Keeper, Reader
+from fediwarden.stores.open import open_keeper, open_reader, open_server, patience_of
+from fediwarden.stores.pictrs import PictrsKeeper
+from fediwarden.stores.remainder import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.vault import Vault, read_recipients
 
@@ -385,16 +388,63 @@ class App:
             public_url=entry.public_url,
             timeout_seconds=float(entry.timeout_seconds),
             tries=entry.tries,
+            pictrs=entry.pictrs,
+            overlap_seconds=float(entry.overlap_seconds),
         )
+
+    def pictrs(self, name: StoreName, *, keeper: bool = False) -> Server:
+        """The pict-rs behind a store of that kind, with its database where the credentials name it. Close it. Raises: Misconfigured."""
+        return open_server(self.store(name), keeper=keeper)
+
+    def reader(self, settings: StoreSettings) -> Reader:
+        """One store to look at; beside pict-rs only what that does not account for. Raises: Misconfigured."""
+        reader = open_reader(settings, environment=self.environment, stop=self.stop, aliases=self._aliases)
+        if not settings.pictrs:
+            return reader
+        repository = open_server(self._beside(settings)).repository
+        return Remainder(
+            reader,
+            repository,
+            patience_of(settings, self.stop),
+            self.clock,
+            overlap=timedelta(seconds=self._beside(settings).overlap_seconds),
+            owed=lambda: {owed.ref.key for owed in self.ledger.owed() if owed.ref.store == settings.name},
+        )
+
+    def _beside(self, settings: StoreSettings) -> StoreSettings:
+        """The pict-rs store whose files lie in this store. Raises: Misconfigured."""
+        known = self.settings.stores.get(settings.pictrs)
+        if known is None or parse_target(known.url).kind is not TargetKind.PICTRS:
+            raise Misconfigured(
+                f"stores.{settings.name}.pictrs: {settings.pictrs!r} is no pict-rs store",
+                hint="write the name of a store whose url begins with pictrs://",
+            )
+        return self._configured(settings.pictrs, known)
+
+    def _aliases(self) -> Iterator[str]:
+        """Every alias that Lemmy knows, for a pict-rs 0.4. Raises: Unreached, Refused."""
+        tracer = self.tracer()
+        if tracer is None:
+            raise Refused(
+                "a pict-rs 0.4 cannot list what it holds, and no Lemmy is configured that could",
+                hint="tell [lemmy] its database or API; or scan the bucket or folder behind pict-rs",
+            )
+        try:
+            yield from tracer.aliases()
+        finally:
+            tracer.close()
 
     @contextmanager
     def readers(self, names: Sequence[str]) -> Iterator[list[Reader]]:
         """Readers of the stores meant, closed at the end. Never opens a keeper's credentials. Raises: Misconfigured."""
         readers: list[Reader] = []
         try:
-            for settings in self.targets(names):
+            chosen = {settings.name: settings for settings in self.targets(names)}
+            beside = [self._beside(settings) for settings in chosen.values() if settings.pictrs]
+            # pict-rs first: what lies beside it is then known, and only the rest is looked at
+            for settings in ({settings.name: settings for settings in beside} | chosen).values():
                 self._may_scan(settings.name)
-                readers.append(open_reader(settings, environment=self.environment, stop=self.stop))
+                readers.append(self.reader(settings))
             yield readers
         finally:
             for reader in readers:
@@ -421,16 +471,16 @@ class App:
         return Vault(folder, read_recipients(self.configuration.path(self.settings.vault.recipients)))
 
     @contextmanager
-    def keepers(self) -> Iterator[Callable[[StoreName], Hold]]:
-        """Opens the keeper of a store when it is first asked for (Misconfigured where it cannot); all are closed at the end."""
+    def keepers(self, run: RunId | None = None) -> Iterator[Callable[[StoreName], Hold]]:
+        """Opens the keeper of a store when it is first asked for (Misconfigured where it cannot); all are closed at the end.
+
+        `run` is for what a keeper puts on record before it acts; without one nothing may be acted on.
+        """
         keepers: dict[StoreName, Hold] = {}
 
         def hold(name: StoreName) -> Hold:
             if name not in keepers:
-                settings = self.store(name)
-                keepers[name] = Hold(
-                    open_keeper(settings, environment=self.environment, stop=self.stop), settings.hide == "remove"
-                )
+                keepers[name] = self._hold(self.store(name), run)
             return keepers[name]
 
         try:
@@ -439,6 +489,37 @@ class App:
             for kept in keepers.values():
                 kept.keeper.close()
 
+    def _hold(self, settings: StoreSettings, run: RunId | None) -> Hold:
+        keeper = self._keeper(settings, run)
+        if isinstance(keeper, PictrsKeeper):
+            return Hold(keeper, removes=True, platform=True)
+        removes = settings.hide == "remove"
+        if not settings.pictrs:
+            return Hold(keeper, removes)
+        pictrs = self._keeper(self._beside(settings), run)
+        assert isinstance(pictrs, PictrsKeeper)  # noqa: S101 - `_beside` says so
+        first = PlatformFirst(
+            keeper,
+            pictrs,
+            patience_of(settings, self.stop),
+            known=partial(self.ledger.platforms.names_of, settings.name),
+            remember=self._rememberer(run),
+            holding=lambda sha256: [key for store, key in self.ledger.platforms.holding(sha256) if store == pictrs.name],
+        )
+        return Hold(first, removes, platform=True)
+
+    def _keeper(self, settings: StoreSettings, run: RunId | None) -> Keeper:
+        return open_keeper(
+            settings,
+            environment=self.environment,
+            stop=self.stop,
+            known=partial(self.ledger.platforms.names_of, settings.name),
+            remember=self._rememberer(run),
+        )
+
+    def _rememberer(self, run: RunId | None) -> Callable[[ObjectRef], None]:
+        return lambda ref: None if run is None else self.ledger.platforms.add_names(run, [ref])
+
     @contextmanager
     def warden(self, run: RunId) -> Iterator[Warden]:
         """The only one who acts on this ledger now, with keepers opened when needed and closed at the end.
@@ -446,7 +527,7 @@ class App:
         Raises: Misconfigured, CannotWrite, Busy while another `apply`, `restore` or `drill run` is at work.
         """
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
-        with acting_alone(Path(self.ledger.path).resolve()), self.keepers() as hold:
+        with acting_alone(Path(self.ledger.path).resolve()), self.keepers(run) as hold:
             yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit)
 
     # -- the gate -----------------------------------------------------------------------------------------------------
@@ -465,7 +546,7 @@ class App:
             chosen = self.store(settings.store)
             if not chosen.url.startswith(("pictrs://", "pictrs+")):
                 raise Misconfigured(f"gate.store: {settings.store} is no pict-rs store", hint="its url begins with pictrs://")
-            reader = open_reader(chosen, environment=self.environment, stop=self.stop)
+            reader = self.reader(chosen)
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
         gate = Gate(
             settings,
@@ -541,7 +622,9 @@ class App:
     def _lemmy(self, jwt: str) -> Api:
         lemmy = self.settings.lemmy
         if not (lemmy.api or lemmy.url):
-            raise Misconfigured("[lemmy] has no url", hint="set url to the server's public address, such as https://lemmy.example")
+            raise Misconfigured(
+                "[lemmy] has no url", hint="set url to the server's public address, such as https://lemmy.example"
+            )
         return Api(lemmy.api or lemmy.url, Token(jwt), float(lemmy.timeout_seconds), stop=self.stop)
 
     # -- the log ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,14 @@ class SshLogin:
     key: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PictrsKeys:
+    """What opens pict-rs: its API key, or the address of its PostgreSQL database, or both. "" for what is not given."""
+
+    api_key: str = field(default="", repr=False)
+    database: str = field(default="", repr=False)  # may hold a password
+
+
 def s3_keys(path: Path | None, environment: Mapping[str, str]) -> S3Keys:
     """The keys in the file, or those in the environment where no file is configured. Raises: Misconfigured."""
     if path is None:
@@ -42,6 +50,23 @@ def s3_keys(path: Path | None, environment: Mapping[str, str]) -> S3Keys:
         return keys
     values = _read(path, {"access_key_id", "secret_access_key"}, {"session_token"})
     return S3Keys(values["access_key_id"], values["secret_access_key"], values.get("session_token", ""))
+
+
+def pictrs_keys(path: Path | None, store: str, *, keeper: bool = False) -> PictrsKeys:
+    """The keys in the file; a keeper's must have an API key. Raises: Misconfigured."""
+    setting = "keeper_credentials" if keeper else "credentials"
+    if path is None:
+        raise Misconfigured(
+            f"no credentials were given for pict-rs ({shown(store)})",
+            hint=f"set `{setting}` of the store to a file with `api_key`" + ("" if keeper else " or `database`"),
+        )
+    values = _read(path, {"api_key"} if keeper else set(), {"api_key", "database"})
+    if not values:
+        raise Misconfigured(
+            f"the credentials file {shown(str(path))} is empty",
+            hint='write api_key = "...", or database = "postgresql://role@host/pictrs" for a scan that only reads',
+        )
+    return PictrsKeys(values.get("api_key", ""), values.get("database", ""))
 
 
 def ssh_login(path: Path | None) -> SshLogin:

@@ -1,31 +1,45 @@
 """From settings to a store that can be used. Nothing is connected to and no heavy library loaded before the first call, and a
 reader never opens the keeper's credentials."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
 from fediwarden.errors import Misconfigured
-from fediwarden.stores.credentials import s3_keys, ssh_login
+from fediwarden.model import Name, ObjectRef
+from fediwarden.platforms.pictrs.repository import Repository
+from fediwarden.platforms.pictrs.server import Server
+from fediwarden.stores.credentials import pictrs_keys, s3_keys, ssh_login
 from fediwarden.stores.files import FolderKeeper, FolderReader
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.stores.naming import shown
+from fediwarden.stores.pictrs import PictrsKeeper, PictrsReader
 from fediwarden.stores.probe import serves
 from fediwarden.stores.retry import Patience
 from fediwarden.stores.s3 import S3Keeper, S3Reader, Spot
 from fediwarden.stores.sftp import SftpKeeper, SftpReader, Wire
 from fediwarden.stores.sigv4 import S3Client
-from fediwarden.stores.url import StoreSettings, Target, TargetKind, endpoint_of, parse_target
+from fediwarden.stores.url import StoreSettings, Target, TargetKind, endpoint_of, parse_target, pictrs_address
 
 QUARANTINE = "fediwarden-quarantine/"
 
 
-def open_reader(settings: StoreSettings, *, environment: Mapping[str, str], stop: Event | None = None) -> Reader:
-    """A store to look at. `stop`, once set, ends every waiting for another try. Raises: Misconfigured."""
+def open_reader(
+    settings: StoreSettings,
+    *,
+    environment: Mapping[str, str],
+    stop: Event | None = None,
+    aliases: Callable[[], Iterator[str]] | None = None,
+) -> Reader:
+    """A store to look at. `stop`, once set, ends every waiting for another try. `aliases`: see `PictrsReader`.
+
+    Raises: Misconfigured.
+    """
     target = parse_target(settings.url)
     _must_differ(settings, target)
-    patience = _patience(settings, stop)
+    patience = patience_of(settings, stop)
     match target.kind:
         case TargetKind.FOLDER:
             return FolderReader(settings.name, Path(target.path), _folder(settings), settle_seconds=settings.settle_seconds)
@@ -35,13 +49,23 @@ def open_reader(settings: StoreSettings, *, environment: Mapping[str, str], stop
         case TargetKind.SFTP:
             wire = _wire(settings, target, patience, settings.credentials, environment)
             return SftpReader(settings.name, wire, target.path, settings.quarantine, settle_seconds=settings.settle_seconds)
+        case TargetKind.PICTRS:
+            overlap = timedelta(seconds=settings.overlap_seconds)
+            return PictrsReader(settings.name, open_server(settings), patience, overlap=overlap, aliases=aliases)
 
 
-def open_keeper(settings: StoreSettings, *, environment: Mapping[str, str], stop: Event | None = None) -> Keeper:
-    """A store to act on, with the keeper's credentials only. Raises: Misconfigured."""
+def open_keeper(
+    settings: StoreSettings,
+    *,
+    environment: Mapping[str, str],
+    stop: Event | None = None,
+    known: Callable[[str], Sequence[Name]] = lambda key: (),
+    remember: Callable[[ObjectRef], None] = lambda ref: None,
+) -> Keeper:
+    """A store to act on, with the keeper's credentials only. `known` and `remember`: see `PictrsKeeper`. Raises: Misconfigured."""
     target = parse_target(settings.url)
     _must_differ(settings, target)
-    patience = _patience(settings, stop)
+    patience = patience_of(settings, stop)
     match target.kind:
         case TargetKind.FOLDER:
             return FolderKeeper(
@@ -73,6 +97,22 @@ def open_keeper(settings: StoreSettings, *, environment: Mapping[str, str], stop
         case TargetKind.SFTP:
             wire = _wire(settings, target, patience, settings.keeper_credentials, environment)
             return SftpKeeper(settings.name, wire, target.path, settings.quarantine, settle_seconds=settings.settle_seconds)
+        case TargetKind.PICTRS:
+            overlap = timedelta(seconds=settings.overlap_seconds)
+            server = open_server(settings, keeper=True)
+            return PictrsKeeper(settings.name, server, patience, overlap=overlap, known=known, remember=remember)
+
+
+def open_server(settings: StoreSettings, *, keeper: bool = False) -> Server:
+    """The pict-rs behind a pict-rs store, with its database where the credentials file names it. Raises: Misconfigured."""
+    target = parse_target(settings.url)
+    if target.kind is not TargetKind.PICTRS:
+        raise Misconfigured(f"the store {shown(settings.name)} is no pict-rs", hint="its `url` has to be pictrs://host:port")
+    _must_differ(settings, target)
+    keys = pictrs_keys(settings.keeper_credentials if keeper else settings.credentials, settings.name, keeper=keeper)
+    repository = Repository(keys.database, seconds=settings.timeout_seconds) if keys.database else None
+    address = pictrs_address(settings, target)
+    return Server(address, key=keys.api_key, repository=repository, seconds=settings.timeout_seconds)
 
 
 def _must_differ(settings: StoreSettings, target: Target) -> None:
@@ -91,7 +131,8 @@ def _must_differ(settings: StoreSettings, target: Target) -> None:
         )
 
 
-def _patience(settings: StoreSettings, stop: Event | None) -> Patience:
+def patience_of(settings: StoreSettings, stop: Event | None) -> Patience:
+    """How often and how long requests to this store are tried."""
     return Patience(tries=settings.tries, seconds=settings.patience_seconds, stop=stop or Event())
 
 

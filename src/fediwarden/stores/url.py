@@ -12,7 +12,7 @@ from fediwarden.model import StoreName
 from fediwarden.stores.naming import shown
 
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-KINDS = "write /path, file:///path, s3://bucket/prefix or sftp://user@host/path"
+KINDS = "write /path, file:///path, s3://bucket/prefix, sftp://user@host/path or pictrs://host:port"
 
 
 class TargetKind(StrEnum):
@@ -21,6 +21,7 @@ class TargetKind(StrEnum):
     FOLDER = "folder"
     S3 = "s3"
     SFTP = "sftp"
+    PICTRS = "pict-rs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Target:
     host: str = ""
     port: int = 22
     user: str = ""  # "": the name of the local user
+    address: str = ""  # pict-rs: where its HTTP interface is called
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class StoreSettings:
     hide: str = "move"  # or "remove": for `actions`, which then calls `remove` instead of `hide`
     known_hosts: Path | None = None
     public_url: str = ""
+    pictrs: str = ""  # the pict-rs store whose files lie here
+    overlap_seconds: float = 60.0  # pict-rs: how far listings by time overlap
     settle_seconds: float = 2.0
     timeout_seconds: float = 30.0
     tries: int = 6
@@ -92,12 +96,14 @@ def parse_target(text: str) -> Target:
             return parse_bucket(text)
         case "sftp":
             return _sftp(text)
+        case "pictrs" | "pictrs+https" | "pictrs+http":
+            return _pictrs(text, "https" if scheme.lower().endswith("https") else "http")
         case "ssh" | "scp":
             raise Misconfigured(f"{shown(text)}: a store over SSH is read by SFTP", hint="write sftp://user@host/path")
         case "http" | "https":
             raise Misconfigured(
                 f"{shown(text)} is the address of a server, not of a store",
-                hint="write s3://bucket and give the address as `endpoint`",
+                hint="write s3://bucket and give the address as `endpoint`; for pict-rs pictrs://host:port or pictrs+https://host",
             )
         case other:
             raise Misconfigured(f"no kind of store is called {shown(other)}", hint=KINDS)
@@ -128,6 +134,32 @@ def _sftp(text: str) -> Target:
     if path == "/~" or path.startswith("/~/"):
         path = path[3:] or "."  # relative to the home of the user, as elsewhere
     return Target(TargetKind.SFTP, path=path, host=parts.hostname, port=port, user=unquote(parts.username or ""))
+
+
+def _pictrs(text: str, scheme: str) -> Target:
+    try:
+        parts = urlsplit(text)
+        port = parts.port or (443 if scheme == "https" else 8080)
+    except ValueError as error:
+        raise Misconfigured(f"{shown(text)} is not a complete address", hint="write pictrs://host:8080") from error
+    if not parts.hostname or parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise Misconfigured(
+            f"{shown(parts.hostname or '')} is not a complete address, or holds more than one",
+            hint="write pictrs://host:8080; the API key belongs into the `credentials` file",
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    path = parts.path.rstrip("/")
+    return Target(TargetKind.PICTRS, path=path, host=parts.hostname, port=port, address=f"{scheme}://{host}:{port}{path}")
+
+
+def pictrs_address(settings: StoreSettings, target: Target) -> str:
+    """Where the requests of a pict-rs store go; the API key goes along. Raises: Misconfigured."""
+    if target.address.startswith("http://") and not settings.allow_http and not _loopback(target.host):
+        raise Misconfigured(
+            f"the address of pict-rs ({shown(target.address)}) is not encrypted, and its API key would go over it",
+            hint="write pictrs+https://, or set `allow_http = true` in a network you trust, such as Docker's own",
+        )
+    return target.address
 
 
 def endpoint_of(settings: StoreSettings) -> Endpoint:

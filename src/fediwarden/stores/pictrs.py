@@ -1,0 +1,434 @@
+"""pict-rs as a store: one item for each content, however many aliases and variants it has; hidden and restored through pict-rs itself.
+
+Nothing is decided here, and no object of the bucket or folder behind pict-rs is touched: see `remainder` for what only that knows.
+
+The key of an item is its hash (0.5), which tells SHA-256 and size; on 0.4, whose API knows no hashes, it is the alias that sorts
+first. A read-only scan needs no API key where pict-rs' database may be read: originals are public.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import sha256 as digest
+from typing import TypeVar
+
+from fediwarden.errors import Changed, Gone, Misconfigured, Occupied, Refused, TooLarge, Unreached
+from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, StoreName
+from fediwarden.platforms.pictrs.server import Page, Server, content_of
+from fediwarden.platforms.pictrs.words import Item
+from fediwarden.stores.naming import shown
+from fediwarden.stores.retry import Patience
+
+T = TypeVar("T")
+
+REMEMBERED = 10_000  # hashes listed last, so that pages which overlap list nothing twice
+PURGE_SECONDS = 30.0  # how long a purge may wait in pict-rs' queue before it is left for the next `apply`
+ASK_AGAIN = 0.05  # seconds until it is asked the first time whether the purge is done; doubled up to SELDOM
+SELDOM = 1.0
+
+
+class PictrsReader:
+    """Looks at one pict-rs."""
+
+    def __init__(
+        self,
+        name: StoreName,
+        server: Server,
+        patience: Patience,
+        *,
+        overlap: timedelta = timedelta(seconds=60),
+        aliases: Callable[[], Iterator[str]] | None = None,
+    ) -> None:
+        """
+        Args:
+            overlap: how far listings by time reach back; at least pict-rs' external_validation_timeout.
+            aliases: every alias there is, for 0.4, whose API lists nothing.
+        """
+        self._name = name
+        self.server = server
+        self._patience = patience
+        self._overlap = overlap
+        self._aliases = aliases
+
+    @property
+    def name(self) -> StoreName:
+        """As `Reader.name`."""
+        return self._name
+
+    @property
+    def requests(self) -> int:
+        """As `Reader.requests`; queries to pict-rs' database count as well."""
+        return self.server.requests
+
+    def close(self) -> None:
+        """As `Reader.close`."""
+        self.server.close()
+
+    # -- listing ------------------------------------------------------------------------------------------------------
+
+    def list(self) -> Iterator[Sequence[ObjectRef]]:
+        """As `Reader.list`, the newest first (0.5). A listing that cannot be finished raises, so that nothing counts as gone.
+
+        Items without any alias are left out: their purge is under way.
+        """
+        repository = self.server.repository
+        if repository is not None:
+            items, cursor = self._ask(repository.page)
+            yield from self._refs(items)
+            while cursor is not None:
+                items, cursor = self._ask(lambda cursor=cursor: repository.page(cursor))  # type: ignore[misc]
+                yield from self._refs(items)
+        elif self._ask(lambda: self.server.version) == "0.4":
+            yield from self._list_aliases()
+        else:
+            yield from self._list_hashes()
+
+    def newest(self) -> Iterator[Sequence[ObjectRef]]:
+        """As `NewestFirst.newest`. Raises: Refused for 0.4, which keeps no order."""
+        if self._ask(lambda: self.server.version) == "0.4":
+            raise Refused(f"{self._name} is a pict-rs 0.4, which cannot tell what is new")
+        return self.list()
+
+    def _refs(self, items: Sequence[Item]) -> Iterator[Sequence[ObjectRef]]:
+        refs = [self._ref(item) for item in items if item.aliases]
+        if refs:
+            yield refs
+
+    def _list_hashes(self) -> Iterator[Sequence[ObjectRef]]:
+        """Walk by slug. pict-rs begins at the first page again, without a word, when the hash that a slug names was deleted.
+
+        So every page has to begin with the hash that its slug named. If one does not, the walk goes on from an item of the page
+        before, or else from the time of the last one.
+        """
+        page = self._page()
+        begun: set[str] = set()
+        recent: deque[str] = deque(maxlen=REMEMBERED)
+        known: set[str] = set()
+        while True:
+            fresh = [item for item in page.items if item.key not in known]
+            for item in fresh:
+                if len(recent) == REMEMBERED:
+                    known.discard(recent[0])
+                recent.append(item.key)
+                known.add(item.key)
+            yield from self._refs(fresh)
+            if not page.next:
+                return
+            if page.next in begun:
+                return  # it was here before: everything was listed
+            begun.add(page.next)
+            following = self._page(page.next)
+            if not _begins_with(following, page.next):
+                found = self._resumed(page)
+                if found is None:
+                    return
+                following = found
+            page = following
+
+    def _resumed(self, last: Page) -> Page | None:
+        """The page after `last` when the slug that it gave is of no use any more; None where nothing is older than it."""
+        for item in reversed(last.items):
+            slug = item.slug
+            page = self._page(slug)
+            if _begins_with(page, slug):
+                return page
+        oldest = min((item.created for item in last.items if item.created is not None), default=None)
+        if oldest is None:
+            raise Unreached(
+                f"{self._name} was not listed to its end: what was listed last was deleted meanwhile", hint="run the scan again"
+            )
+        before = oldest + self._overlap
+        page = self._ask(lambda: self.server.page(before=before))
+        first = next(iter(page.items), None)
+        if first is None or (first.created is not None and first.created >= before):
+            return None  # nothing is older: PostgreSQL gives the first page then, sled an empty one
+        return page
+
+    def _page(self, slug: str = "") -> Page:
+        return self._ask(lambda: self.server.page(slug))
+
+    def _list_aliases(self) -> Iterator[Sequence[ObjectRef]]:
+        """What 0.4 holds, as far as somebody else knows its aliases."""
+        if self._aliases is None:
+            raise Refused(
+                f"{self._name} is a pict-rs 0.4, which cannot list what it holds",
+                hint="tell [lemmy] how to reach Lemmy's database or API, which know the aliases; or scan the bucket or folder",
+            )
+        several: set[str] = set()  # of contents with more than one alias: the first
+        page: list[ObjectRef] = []
+        for alias in self._aliases():
+            all_of_them = self._ask(lambda alias=alias: self.server.aliases(alias))  # type: ignore[misc]
+            if not all_of_them:
+                continue
+            item = Item(min(all_of_them), tuple(sorted(all_of_them)))
+            if len(all_of_them) > 1:
+                if item.key in several:
+                    continue
+                several.add(item.key)
+            try:
+                page.append(self._measured(item))
+            except Gone:
+                continue
+            if len(page) == 100:
+                yield page
+                page = []
+        if page:
+            yield page
+
+    # -- single items -------------------------------------------------------------------------------------------------
+
+    def stat(self, key: str) -> ObjectRef:
+        """As `Reader.stat`."""
+        item = self.item(key)
+        return self._ref(item) if content_of(key) is not None else self._measured(item)
+
+    def item(self, key: str) -> Item:
+        """What pict-rs has under this key. Raises: Gone, Unreached, Refused."""
+        item = None if not key or "\0" in key or len(key) > 1024 else self._ask(lambda: self._look_up(key))
+        if item is None or not item.aliases:
+            raise Gone(f"pict-rs holds no {shown(key)}")
+        return item
+
+    def _look_up(self, key: str) -> Item | None:
+        old = self.server.version == "0.4"
+        if content_of(key) is not None:
+            if old:
+                raise Refused("pict-rs 0.4 cannot be asked for a content by its hash", hint="a scan meets it under its alias")
+            return self.server.find_hash(bytes.fromhex(key))
+        if not old:
+            return None
+        item = self.server.find_alias(key)
+        return None if item is None else replace(item, key=key)
+
+    def fetch(self, ref: ObjectRef, limit: int) -> Blob:
+        """As `Reader.fetch`: by whichever alias answers. What comes is held to the hash that the key tells."""
+        if ref.size > limit:
+            raise TooLarge(f"{shown(ref.key)} has {ref.size} bytes, more than the limit of {limit}")
+        content = content_of(ref.key)
+        aliases = [name.text for name in ref.names if name.kind is NameKind.ALIAS]
+        if content is not None and aliases:
+            found = self._fetched(ref, aliases, content[0], limit)
+            if found is not None:
+                return found
+        now = self.stat(ref.key)  # nobody told the aliases, or none of them is any more
+        again = [name.text for name in now.names if name.kind is NameKind.ALIAS]
+        found = self._fetched(now, again, content[0] if content else None, limit)
+        if found is None:
+            raise Gone(f"pict-rs hands {shown(ref.key)} out under none of its aliases")
+        return found
+
+    def _fetched(self, ref: ObjectRef, aliases: Sequence[str], sha256: Sha256 | None, limit: int) -> Blob | None:
+        other = False
+        for alias in aliases:
+            try:
+                data, content_type = self._ask(lambda alias=alias: self.server.fetch(alias, limit))  # type: ignore[misc]
+            except Gone:
+                continue
+            blob = Blob.of(replace(ref, size=len(data)), data, content_type)
+            if sha256 is None or blob.sha256 == sha256:
+                return blob
+            other = True
+        if other:
+            raise Unreached(f"pict-rs hands out other bytes for {shown(ref.key)} than those it is named after")
+        return None
+
+    def _ref(self, item: Item) -> ObjectRef:
+        content = content_of(item.key)
+        return ObjectRef(self._name, item.key, content[1] if content else 0, item.key, item.created, item.names)
+
+    def _measured(self, item: Item) -> ObjectRef:
+        """An item of 0.4, whose size only the original tells."""
+        head = self._ask(lambda: self.server.head(item.aliases[0]))
+        return ObjectRef(self._name, item.key, head.size, item.key, head.modified, item.names)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        return self._patience.run(call)
+
+
+class PictrsKeeper(PictrsReader):
+    """A pict-rs whose API key is known: purges and imports.
+
+    pict-rs has no place to hide things in, so what is taken away lies in the vault alone; `hide` refuses.
+    """
+
+    def __init__(
+        self,
+        name: StoreName,
+        server: Server,
+        patience: Patience,
+        *,
+        overlap: timedelta = timedelta(seconds=60),
+        known: Callable[[str], Sequence[Name]] = lambda key: (),
+        remember: Callable[[ObjectRef], None] = lambda ref: None,
+        purge_seconds: float = PURGE_SECONDS,
+    ) -> None:
+        """
+        Args:
+            known: the names that are on record for a key; after a crash they tell what a purged item was.
+            remember: puts the names of an item on record, before it is purged.
+            purge_seconds: how long a purge may take.
+        """
+        super().__init__(name, server, patience, overlap=overlap)
+        self._known = known
+        self._remember = remember
+        self._purge_seconds = purge_seconds
+
+    def hide(self, ref: ObjectRef, sha256: Sha256, spot: str) -> Place:
+        """Refuses: nothing in pict-rs keeps an object and does not serve it. Raises: Misconfigured."""
+        raise Misconfigured(
+            f"pict-rs ({self._name}) has no place to hide {shown(ref.key)} in",
+            hint="what is hidden there lies in the vault alone",
+        )
+
+    def remove(self, ref: ObjectRef, sha256: Sha256) -> Place:
+        """As `Keeper.remove`: purged by alias, through pict-rs, with every alias and variant.
+
+        An item that is not there any more and whose names are on record was purged by an earlier try: then this returns the same
+        place again. pict-rs queues a purge; one that takes too long is Unreached, and stays owed.
+        """
+        try:
+            item = self.item(ref.key)
+        except Gone:
+            names = self._known(ref.key)
+            if not any(name.kind is NameKind.ALIAS for name in names):
+                raise
+            self._wait_until_gone(ref.key, [name.text for name in names if name.kind is NameKind.ALIAS])
+            return self._place(ref.key, facts_of_names(names))
+        content = content_of(item.key)
+        blob = None if content else self.fetch(ref, max(ref.size, 256 << 20))
+        if (content[0] if content else blob.sha256 if blob else "") != sha256:
+            raise Changed(f"{shown(ref.key)} holds other bytes now; they were left where they are")
+        item = self._whole(item, blob.claimed if blob else "")
+        self._remember(replace(self._ref(item), key=ref.key))
+        for alias in item.aliases:
+            try:
+                self._ask(lambda alias=alias: self.server.purge(alias))  # type: ignore[misc]
+            except Gone:
+                continue  # deleted meanwhile; the others name the same content
+            break
+        self._wait_until_gone(ref.key, item.aliases)
+        return self._place(ref.key, facts_of(item))
+
+    def _whole(self, item: Item, content_type: str) -> Item:
+        """The item with what a listing does not tell."""
+        if not item.identifier:
+            item = replace(item, identifier=self._ask(lambda: self.server.identifier(item.aliases[0])) or "")
+        return replace(item, content_type=item.content_type or content_type)
+
+    def _wait_until_gone(self, key: str, aliases: Sequence[str]) -> None:
+        """Until pict-rs has neither the content nor, as far as can be asked, a variant of it."""
+        begun = time.monotonic()
+        pause = ASK_AGAIN
+        while not self._gone(key, aliases):
+            if time.monotonic() - begun > self._purge_seconds or self._patience.stop.is_set():
+                raise Unreached(
+                    f"pict-rs took the purge of {shown(key)} and has not done it yet",
+                    hint="it stays owed; the next `fediwarden apply` asks again",
+                )
+            self._patience.stop.wait(pause)
+            pause = min(SELDOM, pause * 2)
+
+    def _gone(self, key: str, aliases: Sequence[str]) -> bool:
+        if content_of(key) is not None:
+            name = bytes.fromhex(key)
+            repository = self.server.repository
+            if self._ask(lambda: self.server.find_hash(name)) is not None:
+                return False
+            if repository is not None and self._ask(lambda: repository.holds(name)):
+                return False
+        for alias in aliases:
+            try:
+                self._ask(lambda alias=alias: self.server.head(alias))  # type: ignore[misc]
+            except Gone:
+                continue
+            if content_of(key) is None or not self._names_another(alias, key):
+                return False
+        return True
+
+    def _names_another(self, alias: str, key: str) -> bool:
+        """Whether an alias of the purged content was given to another one since."""
+        item = self._ask(lambda: self.server.find_alias(alias))
+        return item is not None and item.key != key
+
+    def restore(self, place: Place, sha256: Sha256) -> ObjectRef:
+        """As `Keeper.restore`; there is never a hidden copy. Raises: Gone."""
+        raise Gone(f"no hidden copy of {shown(place.key)} was kept", hint="restore it from the vault")
+
+    def put_back(self, place: Place, data: bytes) -> ObjectRef:
+        """As `Keeper.put_back`: imported under each of its aliases; returns what came of it, which may be other bytes.
+
+        pict-rs may re-encode what it imports, as its settings say; then the returned item has another hash. Delete tokens are new,
+        variants are made anew on demand, and a cached copy of a remote picture is an ordinary image from now on.
+        """
+        aliases = place.facts.get("aliases", "").split("\n") if place.facts.get("aliases") else []
+        if not aliases:
+            raise Gone(f"nobody recorded under which aliases {shown(place.key)} was served", hint="import it by hand")
+        came = {Sha256(digest(data).hexdigest())}
+        back: tuple[str, bytes, str] | None = None
+        for alias in sorted(aliases, key=self._in_use):  # free ones first: they show what pict-rs makes of the bytes
+            imported = not self._in_use(alias) and self._ask(
+                lambda alias=alias: self.server.import_(alias, data, place.facts.get("content-type", ""))  # type: ignore[misc]
+            )
+            stored, content_type = self._ask(lambda alias=alias: self.server.fetch(alias, max(len(data) * 8, 1 << 26)))  # type: ignore[misc]
+            now = Sha256(digest(stored).hexdigest())
+            if not imported and now not in came:
+                raise Occupied(f"other bytes lie under the alias {shown(alias)}", hint="compare the two; neither was touched")
+            came.add(now)
+            back = back or (alias, stored, content_type)
+        assert back is not None  # noqa: S101 - there is an alias at least
+        alias, stored, content_type = back
+        if self._ask(lambda: self.server.version) == "0.4":
+            return self.stat(min(self._ask(lambda: self.server.aliases(alias))))
+        item = self._ask(lambda: self.server.find(Sha256(digest(stored).hexdigest()), len(stored), content_type))
+        if item is None:
+            raise Unreached(f"pict-rs imported {shown(place.key)} and does not list it")
+        return self._ref(item)
+
+    def _in_use(self, alias: str) -> bool:
+        return bool(self._ask(lambda: self.server.aliases(alias)))
+
+    def hidden_copy(self, place: Place, limit: int) -> bytes:
+        """As `Keeper.hidden_copy`; there is never one. Raises: Gone."""
+        raise Gone(f"no hidden copy of {shown(place.key)} was kept", hint="the vault has it")
+
+    def is_public(self, place: Place) -> bool | None:
+        """As `Keeper.is_public`: there is no hidden copy."""
+        return None
+
+    def _place(self, key: str, facts: Mapping[str, str]) -> Place:
+        return Place(self._name, key, "removed", "", facts)
+
+
+def facts_of(item: Item) -> dict[str, str]:
+    """What a place has to remember of an item; several of a kind each on a line."""
+    facts = {
+        "aliases": _joined(item.aliases),
+        "content-type": item.content_type,
+        "created": item.created.isoformat() if item.created else "",
+        "identifiers": _joined(key for key in (item.identifier, item.motion) if key),
+        "variants": _joined(identifier for _, identifier in item.variants),
+        "proxied": _joined(url for _, url in item.proxied),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def facts_of_names(names: Sequence[Name]) -> dict[str, str]:
+    """The same of an item that only its names on record tell about."""
+    kinds = {
+        "aliases": NameKind.ALIAS,
+        "identifiers": NameKind.IDENTIFIER,
+        "variants": NameKind.VARIANT,
+        "proxied": NameKind.PROXIED,
+    }
+    found = {fact: _joined(name.text for name in names if name.kind is kind) for fact, kind in kinds.items()}
+    return {fact: text for fact, text in found.items() if text}
+
+
+def _joined(names: Iterable[str]) -> str:
+    return "\n".join(sorted(set(names)))
+
+
+def _begins_with(page: Page, slug: str) -> bool:
+    return bool(page.items) and page.items[0].slug == slug
