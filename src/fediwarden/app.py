@@ -7,19 +7,22 @@ import logging
 import logging.handlers
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 
 from fediwarden import calibration, config
-from fediwarden.actions import Hold, Warden
+from fediwarden.actions import Hold, Outcome, Warden, midnight
 from fediwarden.analysers import cascade as cascades
 from fediwarden.analysers.bundled import Bundled
 from fediwarden.analysers.cascade import Cascade
@@ -37,20 +40,24 @@ from fediwarden.inference.towers import Choice
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
 from fediwarden.model import Concepts, EngineVersion, ObjectRef, RunId, StoreName
-from fediwarden.pipeline import Looker, Pace, Scan
+from fediwarden.pipeline import Looker, Pace, Scan, rejudge
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.asking import Asking
 from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.model import Tracer
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.policy import Policy, parse
-from fediwarden.stores.credentials import lemmy_access
+from fediwarden.stores.credentials import lemmy_access, mail_login
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.stores.open import open_keeper, open_reader, open_server, patience_of
 from fediwarden.stores.pictrs import PictrsKeeper
 from fediwarden.stores.remainder import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.vault import Vault, read_recipients
+
+if TYPE_CHECKING:
+    from fediwarden.watch.notices import Occasions, Way
+    from fediwarden.watch.session import Watch
 
 GPU_WORKERS = 16  # pictures at a time at least where a GPU computes: its batches are made of them
 SWITCH = 0.0005  # seconds one thread may keep the others from the interpreter; what they hold it for is much shorter
@@ -591,6 +598,127 @@ class App:
             for _ in warden.apply(plan):
                 continue
 
+    # -- watching -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def watching(self, names: Sequence[str], looker: Looker) -> Iterator["Watch"]:
+        """A watch over the stores meant, not started; ended when this is left. Raises: Misconfigured."""
+        from fediwarden.watch.board import Board
+        from fediwarden.watch.metrics import Collector, Ledgers, Page, counted
+        from fediwarden.watch.notices import Notices, Standing
+        from fediwarden.watch.session import Acting, Watch, Watched
+        from fediwarden.watch.store import Bench, Plan
+        from fediwarden.watch.supervisor import Part
+        from fediwarden.watch.turns import Turns, queued
+
+        settings, acting, ticks = self.settings.watch, self.settings.acting, time.monotonic
+        board = Board(settings.blind_minutes * 60.0, ticks)
+        turns = Turns(self.pace.workers, self.stop)
+        ways, occasions = self._ways(), self._occasions()
+        more = [Part("rejudge", self._rejudge_once)]
+        if settings.act == "allowance":
+            _ = self.profile
+            more.append(Part("acting", Acting(self._hide_what_is_owed, ticks, self.stop).run))
+        if ways or occasions.heartbeat:
+
+            def standing() -> Standing:
+                return Standing(
+                    self.ledger.totals(looker.engine),
+                    acting.allowance,
+                    self.ledger.acted(midnight(self.clock()), drill=False),
+                )
+
+            notices = partial(Notices, self.ledger, looker.engine, board, ways, occasions, standing, self.clock, ticks, self.stop)
+            more.append(Part("notices", lambda: notices().run()))
+        numbers = Ledgers(
+            lambda: counted(self.ledger, looker.engine, self.clock(), midnight(self.clock()), acting.allowance), ticks
+        )
+        collector = Collector(board, turns, numbers, looker.engine, self.policy.digest)
+        with self.readers(names) as fetching, self.readers(names) as asking:
+            stores = [Watched(reader, other, *self._watched(reader.name)) for reader, other in zip(fetching, asking, strict=True)]
+            # arrivals and gaps of every store hold bytes at the same time; together no more than one scan
+            pace = replace(self.pace, in_flight=max(1 << 20, self.pace.in_flight // (2 * len(stores))))
+            bench = Bench(
+                self.ledger,
+                queued(looker, turns, arrival=True),
+                queued(looker, turns, arrival=False),
+                self.policy,
+                pace,
+                self.clock,
+                ticks,
+                board,
+                self.stop,
+            )
+            plan = Plan(float(settings.seconds), float(settings.sweep_hours), settings.requests_per_hour)
+            page = (lambda: Page(settings.metrics, collector, board)) if settings.metrics else None
+            watch = Watch(bench, stores, plan, more, page)
+            try:
+                yield watch
+            finally:
+                self.stop.set()
+                watch.end()
+
+    def check_watching(self, names: Sequence[str]) -> None:
+        """Build everything that `watching` needs but the watch itself, so that what is wrong shows. Raises: FediwardenError."""
+        with self.readers(names):
+            _ = (self._ways(), self._occasions(), self.policy, self.looker, self.ledger)
+        if self.settings.watch.act == "allowance":
+            _ = self.profile
+
+    def _watched(self, name: StoreName) -> tuple[str, str, timedelta]:
+        """Of a store: its address, the pict-rs store that tells of what comes in, and how far questions reach back."""
+        chosen, entry = self.store(name), self.settings.stores.get(name)
+        if parse_target(chosen.url).kind is TargetKind.PICTRS:
+            return chosen.url, "", timedelta(seconds=2 * (entry.overlap_seconds if entry else 60))
+        return chosen.url, entry.pictrs if entry else "", timedelta(minutes=self.settings.watch.overlap_minutes)
+
+    def _rejudge_once(self) -> None:
+        run = self.ledger.begin("rejudge", {"by": self.actor, "for": "watch"}, self.clock())
+        tally = rejudge(self.ledger, run, self.policy)
+        self.ledger.end(run, "finished", {"decided": tally.listed}, self.clock())
+        self.stop.wait()
+
+    def _hide_what_is_owed(self) -> int | None:
+        """Hide what is owed, within the allowance; how much was hidden, None where nothing may be. Raises: FediwardenError."""
+        if next(iter(self.ledger.owed()), None) is None:
+            return None
+        acting = self.settings.acting
+        run = self.ledger.begin("watch", {"by": self.actor, "what": "acting"}, self.clock())
+        done = 0
+        with self.warden(run) as warden:
+            plan = warden.plan(allowance=acting.allowance, drill_allowance=acting.drill_allowance)
+            for result in warden.apply(plan):
+                done += result.outcome is Outcome.DONE
+                if self.stop.is_set():
+                    break
+        self.ledger.end(run, "finished", {"done": done, "over": plan.over}, self.clock())
+        return done
+
+    def _ways(self) -> "list[Way]":
+        """How notices reach people. Raises: Misconfigured."""
+        from fediwarden.watch.notices import Mail, Way, Webhook
+
+        notice = self.settings.notice
+        ways: list[Way] = []
+        if notice.webhook:
+            ways.append(Webhook(_web_address(notice.webhook, "notice.webhook")))
+        if notice.mail_to:
+            host, _, port = notice.smtp.rpartition(":")
+            if not host or not port.isdecimal():
+                raise Misconfigured("notice.smtp is not a mail server's address", hint="write host:port, such as 127.0.0.1:25")
+            login = mail_login(self.configuration.path(notice.smtp_credentials)) if notice.smtp_credentials else None
+            sender = notice.mail_from or notice.mail_to
+            ways.append(Mail(host.strip("[]"), int(port), notice.smtp_security, sender, notice.mail_to, login))
+        return ways
+
+    def _occasions(self) -> "Occasions":
+        """When notices go out. Raises: Misconfigured."""
+        from fediwarden.watch.notices import Occasions
+
+        notice = self.settings.notice
+        heartbeat = _web_address(notice.heartbeat, "notice.heartbeat") if notice.heartbeat else ""
+        return Occasions(notice.digest_hour, self.settings.watch.act == "ask", heartbeat, notice.heartbeat_minutes * 60.0)
+
     # -- Lemmy --------------------------------------------------------------------------------------------------------
 
     def tracer(self) -> Tracer | None:
@@ -636,7 +764,7 @@ class App:
         root.handlers.clear()
         root.setLevel(logging.INFO)
         root.addHandler(self._log_handler())
-        for noisy in ("httpx2", "httpcore2", "asyncssh", "alembic", "sqlalchemy"):
+        for noisy in ("httpx2", "httpcore2", "asyncssh", "alembic", "sqlalchemy", "watchfiles"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         structlog.configure(
             processors=[
@@ -666,6 +794,18 @@ class App:
             raise CannotWrite(
                 f"cannot write the log {path}: {error.strerror}", hint="set [log] file to a place that this user may write"
             ) from error
+
+
+def _web_address(text: str, setting: str) -> str:
+    """An address that may be contacted; it may hold a secret, so no error says it. Raises: Misconfigured."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        good = False
+    if not good:
+        raise Misconfigured(f"{setting} is no address", hint="write https://host/path")
+    return text
 
 
 @contextmanager

@@ -69,6 +69,12 @@ def pictrs_keys(path: Path | None, store: str, *, keeper: bool = False) -> Pictr
     return PictrsKeys(values.get("api_key", ""), values.get("database", ""))
 
 
+def mail_login(path: Path) -> tuple[str, str]:
+    """User and password for a mail server. Raises: Misconfigured."""
+    values = _read(path, {"user", "password"}, set())
+    return values["user"], values["password"]
+
+
 def ssh_login(path: Path | None) -> SshLogin:
     """The login in the file; without a file, the agent's. Raises: Misconfigured."""
     if path is None:

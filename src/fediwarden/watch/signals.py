@@ -7,6 +7,7 @@ that the stores tell, not from this machine's clock, and questions reach back be
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Condition, Event, Thread
 from typing import Protocol
@@ -34,9 +35,8 @@ class Signal(Protocol):
         """One word for people: "newest", "dated keys", "events", "listing"."""
         ...
 
-    @property
-    def bridges(self) -> bool:
-        """Whether `news` finds everything since a position, however old it is; else a start needs a sweep."""
+    def bridges(self, position: str) -> bool:
+        """Whether `news` finds everything since this position, however old it is; else a start needs a sweep."""
         ...
 
     @property
@@ -69,13 +69,16 @@ class Newest:
     """pict-rs' newest first, until all of a page came in before the position. One request while nothing happens."""
 
     kind = "newest"
-    bridges = True
     told = None
 
     def __init__(self, reader: NewestFirst, overlap: timedelta, clock: Callable[[], datetime]) -> None:
         self._reader = reader
         self._overlap = overlap
         self._clock = clock
+
+    def bridges(self, position: str) -> bool:
+        """As `Signal.bridges`."""
+        return bool(position)
 
     def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
         """As `Signal.news`. Without a position: the first page, for a sweep follows."""
@@ -97,7 +100,6 @@ class DatedKeys:
     """Keys that begin with their date (pict-rs from 0.5.7): the stretch behind the position. One request while nothing happens."""
 
     kind = "dated keys"
-    bridges = True
     told = None
 
     def __init__(self, reader: Ordered, prefix: str, overlap: timedelta, clock: Callable[[], datetime]) -> None:
@@ -105,6 +107,10 @@ class DatedKeys:
         self._prefix = prefix
         self._overlap = overlap
         self._clock = clock
+
+    def bridges(self, position: str) -> bool:
+        """As `Signal.bridges`."""
+        return bool(position)
 
     def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
         """As `Signal.news`. Without a position: of the last DATED_SINCE."""
@@ -124,15 +130,42 @@ class Listing:
     """Everything, every time: for stores that offer nothing better. How often is a matter of what a listing costs."""
 
     kind = "listing"
-    bridges = True
     told = None
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
+    def bridges(self, position: str) -> bool:
+        """As `Signal.bridges`."""
+        return True
+
     def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
         """As `Signal.news`."""
         yield from self._reader.list()
+
+    def advance(self, position: str, page: Sequence[ObjectRef]) -> str:
+        """There is no position."""
+        return position
+
+    def close(self) -> None:
+        """Nothing runs by itself."""
+
+
+class Elsewhere:
+    """Nothing: what comes into this store is told by another one, such as pict-rs in front of it. Sweeps find the rest."""
+
+    told = None
+
+    def __init__(self, through: str) -> None:
+        self.kind = f"through {through}"
+
+    def bridges(self, position: str) -> bool:
+        """As `Signal.bridges`."""
+        return True
+
+    def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
+        """As `Signal.news`."""
+        return iter(())
 
     def advance(self, position: str, page: Sequence[ObjectRef]) -> str:
         """There is no position."""
@@ -191,8 +224,6 @@ class FolderEvents:
     Where it cannot be listened to any more, such as with more folders than the system watches, the folder is listed instead.
     """
 
-    bridges = False
-
     def __init__(self, reader: Reader, root: Path) -> None:
         """Starts listening."""
         self._reader = reader
@@ -201,6 +232,11 @@ class FolderEvents:
         self._told = Told()
         self._thread = Thread(target=self._listen, name=f"events-{reader.name}", daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def possible() -> bool:
+        """Whether the library for it is installed."""
+        return find_spec("watchfiles") is not None
 
     @property
     def kind(self) -> str:
@@ -211,6 +247,10 @@ class FolderEvents:
     def told(self) -> Told | None:
         """As `Signal.told`."""
         return self._told if self._thread.is_alive() else None
+
+    def bridges(self, position: str) -> bool:
+        """As `Signal.bridges`."""
+        return False
 
     def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
         """As `Signal.news`: the files among what was told."""

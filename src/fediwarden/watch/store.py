@@ -24,7 +24,7 @@ from fediwarden.policy import Policy
 from fediwarden.stores.interface import Reader
 from fediwarden.watch.board import Board
 from fediwarden.watch.rhythm import Backoff, Budget
-from fediwarden.watch.signals import Signal
+from fediwarden.watch.signals import Listing, Signal
 
 log = structlog.get_logger("fediwarden")
 
@@ -34,6 +34,7 @@ GAP_SECONDS = 15.0  # how often the gaps look whether something is due
 RETRY_FIRST = 300.0  # seconds until what was not reached is tried again; doubles while nothing comes of it
 RETRY_MOST = 6 * 3600.0
 SILENT_FIRST, SILENT_MOST = 5.0, 300.0  # seconds between questions to a store that gives no answer
+NOTED = timedelta(minutes=10)
 SWEPT_AGAIN = 600.0  # seconds until a sweep that was cut off begins anew; doubles
 
 
@@ -64,16 +65,18 @@ class Bench:
 class StoreWatch:
     """Watches one store; `watch_arrivals` and `watch_gaps` run until the bench's stop, each in a thread of its own."""
 
-    def __init__(self, bench: Bench, reader: Reader, asking: Reader, signal: Signal, plan: Plan) -> None:
+    def __init__(self, bench: Bench, reader: Reader, asking: Reader, choose: Callable[[], Signal], plan: Plan) -> None:
         """
         Args:
             reader: fetches.
-            asking: the same store, for listing only, so that the requests of the two are told apart; `signal` uses it.
+            asking: the same store, for listing only, so that the requests of the two are told apart.
+            choose: makes the signal, on `asking`; may ask the store, and so raise Unreached.
         """
         self._bench = bench
         self._reader = reader
         self._asking = asking
-        self._signal = signal
+        self._choose = choose
+        self._chosen: Signal | None = None
         self._plan = plan
         self._budget = Budget(plan.requests_per_hour, bench.ticks)
         self._met: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -81,19 +84,43 @@ class StoreWatch:
         self._hurry = Event()  # there is something for the gaps at once
         self._run: RunId | None = None
         self._remembered = bench.ledger.watching.mark(self._name_of_mark)
-        self._must_sweep = not signal.bridges or not self._position
+        self._must_sweep = False
         self._sweep_after = 0.0
         self._retry = Backoff(RETRY_FIRST, RETRY_MOST)
         self._retry_at = 0.0
         self._sweeps = Backoff(SWEPT_AGAIN, plan.sweep_hours * 3600)
         self._counted = asking.requests
         self._pause = 0.0  # what the last round cost, in seconds to wait until the next
-        bench.board.store(self.name, signal=signal.kind, swept=self._swept)
+        bench.board.store(self.name, swept=self._swept)
 
     @property
     def name(self) -> StoreName:
         """The store's name."""
         return self._reader.name
+
+    @property
+    def _signal(self) -> Signal:
+        """The signal, chosen when it is first needed. Raises: Unreached, Refused."""
+        if self._chosen is None:
+            chosen = self._choose()
+            self._chosen = chosen
+            self._must_sweep = self._must_sweep or not chosen.bridges(self._position)
+            self._bench.board.store(self.name, signal=chosen.kind)
+        return self._chosen
+
+    def wake(self) -> None:
+        """End every waiting, for the stop."""
+        self._hurry.set()
+        if self._chosen is not None and self._chosen.told is not None:
+            self._chosen.told.lose()
+
+    def close(self) -> None:
+        """End what runs by itself, and the run of arrivals on record."""
+        if self._chosen is not None:
+            self._chosen.close()
+        if self._run is not None:
+            run, self._run = self._run, None
+            self._bench.ledger.end(run, "finished", {}, self._bench.clock())
 
     @property
     def _name_of_mark(self) -> str:
@@ -109,6 +136,13 @@ class StoreWatch:
     def _swept(self) -> datetime | None:
         text = self._remembered.get("swept")
         return datetime.fromisoformat(str(text)) if text else None
+
+    def _about_now(self) -> str:
+        """When the store last told what is new, for `status`; written down a few times an hour only."""
+        now = self._bench.clock()
+        before = str(self._remembered.get("answered", ""))
+        known = datetime.fromisoformat(before) if before else None
+        return before if known is not None and timedelta(0) <= now - known < NOTED else now.isoformat()
 
     def _remember(self, **facts: object) -> None:
         now = {**self._remembered, "signal": self._signal.kind, **facts}
@@ -138,14 +172,14 @@ class StoreWatch:
         Raises: Unreached, Refused: the position stays; what was told before that is in the ledger, and looked at.
         """
         with self._turn:
-            run = self._its_run()
+            signal, run = self._signal, self._its_run()
             position, beyond = self._position, 0
             batch: list[ObjectRef] = []
             failure: Unreached | None = None
             began, before = self._bench.ticks(), self._asking.requests
             try:
-                for page in self._signal.news(position):
-                    position = self._signal.advance(position, page)
+                for page in signal.news(position):
+                    position = signal.advance(position, page)
                     unsettled = self._unsettled(run, page)
                     room = AT_ONCE - len(batch)
                     batch += unsettled[:room]
@@ -168,7 +202,7 @@ class StoreWatch:
                 self._hurry.set()
             if failure is not None:
                 raise failure
-            self._remember(position=position)
+            self._remember(position=position, answered=self._about_now())
             self._bench.board.answered(self.name, len(batch) + beyond)
             return len(batch) + beyond
 
@@ -207,7 +241,12 @@ class StoreWatch:
     def watch_gaps(self) -> None:
         """Sweep when that is due, and go through what still needs a look, until the stop. Raises as `watch_arrivals`."""
         while not self._bench.stop.is_set():
-            if not self.fill():
+            try:
+                busy = self.fill()
+            except Unreached as error:
+                log.warning("store unreached", store=self.name, problem=str(error))
+                busy = False
+            if not busy:
                 self._hurry.wait(GAP_SECONDS)
                 self._hurry.clear()
 
@@ -222,6 +261,9 @@ class StoreWatch:
         return False
 
     def _sweep_is_due(self) -> bool:
+        """Raises: Unreached where the signal is not chosen yet, and cannot be."""
+        with self._turn:
+            _ = self._signal
         if self._bench.ticks() < self._sweep_after:
             return False
         swept = self._swept
@@ -256,10 +298,17 @@ class StoreWatch:
         else:
             self._sweeps.worked()
             self._sweep_after = 0.0
+            self._choose_again()
             self._remember(swept=began.isoformat())
             self._bench.board.store(self.name, swept=began)
         self._end(run, tally)
         return tally
+
+    def _choose_again(self) -> None:
+        """A store that was listed whole for want of dated keys may have some by now."""
+        with self._turn:
+            if isinstance(self._chosen, Listing):
+                self._chosen = None
 
     def go_through_backlog(self) -> Tally | None:
         """Look at what the ledger knows to need it, without listing the store; None where there is nothing."""

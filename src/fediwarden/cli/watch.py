@@ -1,0 +1,120 @@
+"""`watch`: looks at what comes in, for good; how a service starts, reloads and ends. Decides nothing."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+
+from fediwarden.app import App
+from fediwarden.cli.common import build
+from fediwarden.cli.output import say, tell
+from fediwarden.config import environment
+from fediwarden.errors import Exit, FediwardenError
+
+ALIVE_EVERY = 30.0  # seconds between two signs of life where systemd names no time
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(short_help="Look at what comes in, for good.")(watch)
+
+
+def watch(
+    stores: list[str] = typer.Argument(
+        None, metavar="[STORE]...", help="Configured names, folders or URLs. Default: every configured store."
+    ),
+) -> int:
+    """Watch the stores until it is stopped: new media are looked at as they come in, the back-catalogue in the gaps.
+
+    Each store is asked by the cheapest way it offers, and listed whole now and then to prove that nothing was missed
+    (docs/watching.md). What is found is recorded, as by `scan`; it is hidden only where `watch.act` allows that.
+    SIGTERM and Ctrl-C end it within five seconds. SIGHUP reads the configuration anew; a wrong one is refused and the
+    old one stays in force. Exit code 0 when it was told to stop, 130 on Ctrl-C.
+    """
+    app = build()
+    asked = _Asked()
+    with _signals(asked):
+        while True:
+            wanted = _run(app, stores or [], asked)
+            if wanted is None:
+                break
+            app = wanted
+    if asked.interrupted:
+        return Exit.INTERRUPTED
+    say("stopped; what was finished is recorded")
+    return Exit.OK
+
+
+class _Asked:
+    """What signals asked for."""
+
+    def __init__(self) -> None:
+        self.wake = threading.Event()
+        self.end = False
+        self.again = False
+        self.interrupted = False
+
+    def hear(self, number: int, _frame: FrameType | None) -> None:
+        """Note what was asked; everything else happens outside the handler."""
+        if number == signal.SIGHUP:
+            self.again = True
+        else:
+            self.end = True
+            self.interrupted = self.interrupted or number == signal.SIGINT
+        self.wake.set()
+
+
+@contextmanager
+def _signals(asked: _Asked) -> Iterator[None]:
+    before = {number: signal.signal(number, asked.hear) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(app: App, stores: Sequence[str], asked: _Asked) -> App | None:
+    """Watch with one configuration; the next one when it was read anew, None at the end."""
+    from fediwarden.watch.systemd import ALIVE, READY, STOPPING, notify, watchdog_seconds
+
+    with app.looking() as looker, app.watching(stores, looker) as watching:
+        watching.start()
+        names = ", ".join(store.name for store in watching.stores)
+        say(f"watching {names}" + (f"; metrics on {app.settings.watch.metrics}" if watching.page else ""))
+        notify(os.environ, READY, f"STATUS=watching {names}")
+        every = watchdog_seconds(os.environ) or ALIVE_EVERY
+        while not asked.end:
+            asked.wake.wait(every)
+            asked.wake.clear()
+            if watching.complete:
+                notify(os.environ, ALIVE)
+            if asked.again and not asked.end:
+                asked.again = False
+                fresh = _read_anew(stores)
+                if fresh is not None:
+                    return fresh
+        notify(os.environ, STOPPING)
+    return None
+
+
+def _read_anew(stores: Sequence[str]) -> App | None:
+    """The configuration as it is now, checked whole; None where it is wrong, and then the old one stays."""
+    from fediwarden.watch.systemd import READY, notify, reloading
+
+    notify(os.environ, *reloading())
+    try:
+        app = App(environment())
+        app.check_watching(stores)
+        app.open_log()
+    except FediwardenError as error:
+        tell(error)
+        say("the new configuration was refused; the old one stays in force")
+        notify(os.environ, READY)
+        return None
+    say("the new configuration is in force")
+    return app
