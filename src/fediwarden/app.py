@@ -9,14 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 import structlog
@@ -39,7 +39,7 @@ from fediwarden.inference.sessions import CPU
 from fediwarden.inference.towers import Choice
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
-from fediwarden.model import Concepts, EngineVersion, ObjectRef, RunId, StoreName
+from fediwarden.model import Concepts, EngineVersion, ObjectRef, Owed, RunId, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan, rejudge
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.asking import Asking
@@ -53,6 +53,7 @@ from fediwarden.stores.open import open_keeper, open_reader, open_server, patien
 from fediwarden.stores.pictrs import PictrsKeeper
 from fediwarden.stores.remainder import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
+from fediwarden.tracing import Tracing
 from fediwarden.vault import Vault, read_recipients
 
 if TYPE_CHECKING:
@@ -534,8 +535,8 @@ class App:
         Raises: Misconfigured, CannotWrite, Busy while another `apply`, `restore` or `drill run` is at work.
         """
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
-        with acting_alone(Path(self.ledger.path).resolve()), self.keepers(run) as hold:
-            yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit)
+        with acting_alone(Path(self.ledger.path).resolve()), self.keepers(run) as hold, self._sealing(run) as seal:
+            yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit, seal_trace=seal)
 
     # -- the gate -----------------------------------------------------------------------------------------------------
 
@@ -736,6 +737,41 @@ class App:
             return Database(access.database, float(lemmy.timeout_seconds))
         return Asking(self._lemmy(access.jwt))
 
+    @contextmanager
+    def tracing(self, run: RunId, *, seals: bool = False) -> Iterator[Tracing]:
+        """Who says who is behind an object; with `seals` it may put traces into the vault. Raises: Misconfigured."""
+        tracer = self.tracer()
+        if tracer is None:
+            raise Misconfigured("no Lemmy is configured", hint="set [lemmy] url and credentials (docs/trace.md)")
+        stores = self.settings.stores
+        servers: dict[StoreName, Server] = {}
+        try:
+            for name in (StoreName(name) for name in stores if parse_target(stores[name].url).kind is TargetKind.PICTRS):
+                servers[name] = self.pictrs(name)
+            seals = seals and self.profile.keep == "preserve"
+            vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if seals else {}
+            private = bool(self.settings.profile) and self.profile.scan_private_messages
+            yield Tracing(self.ledger, run, tracer, servers, vaults, self.clock, self.actor, private_messages=private)
+        finally:
+            tracer.close()
+            for server in servers.values():
+                server.close()
+
+    @contextmanager
+    def _sealing(self, run: RunId) -> Iterator[Callable[[Owed], str] | None]:
+        """Seals who is behind what is being hidden; None where that is not wanted. What stands in its way is raised per object."""
+        lemmy = self.settings.lemmy
+        if not lemmy.trace_when_hiding or not (lemmy.url or lemmy.credentials):
+            yield None
+            return
+        with ExitStack() as stack:
+            seal: Callable[[Owed], str]
+            try:
+                seal = stack.enter_context(self.tracing(run, seals=True)).seal_for
+            except Misconfigured as error:
+                seal = partial(_raise, error)
+            yield seal
+
     def lemmy(self) -> Api:
         """Lemmy's API with the right to act; only `lemmy act` opens these credentials. Close it. Raises: Misconfigured."""
         file = self.settings.lemmy.keeper_credentials
@@ -806,6 +842,10 @@ def _web_address(text: str, setting: str) -> str:
     if not good:
         raise Misconfigured(f"{setting} is no address", hint="write https://host/path")
     return text
+
+
+def _raise(error: FediwardenError, _owed: Owed) -> NoReturn:
+    raise error
 
 
 @contextmanager
