@@ -6,7 +6,7 @@ After a crash anywhere, the same call with the same deed finds its own traces an
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256 as digest
@@ -35,7 +35,6 @@ from fediwarden.model import (
     DeedEvent,
     DeedState,
     Look,
-    NameKind,
     ObjectRef,
     Owed,
     Place,
@@ -99,35 +98,6 @@ def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
     """Where in the quarantine place an object lies: told by its content and its name, so that a rerun finds it."""
     name = digest(f"{store}\n{key}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{sha256[:2]}/{sha256}-{name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Radius:
-    """Who and what else is met when an object is hidden: everything that shares its bytes."""
-
-    aliases: tuple[str, ...] = ()  # each upload of these bytes has its own
-    proxied: tuple[str, ...] = ()  # remote pictures that it is the cached copy of
-    uses: Mapping[str, int] = field(default_factory=dict)  # "posts": 2; what Lemmy was asked for
-    owners: tuple[str, ...] | None = None  # addresses of the accounts behind them; None where nobody could be asked
-    problem: str = ""  # why not
-
-    @property
-    def shared(self) -> bool:
-        """Whether it is more than one person's: by what Lemmy says, or else because it was uploaded more than once."""
-        return len(self.aliases) > 1 if self.owners is None else len(self.owners) > 1
-
-    @property
-    def words(self) -> str:
-        """In one line; "" where nothing is known of it."""
-        parts = [f"{len(self.aliases)} aliases"] if len(self.aliases) > 1 else []
-        parts += [f"{number:,} {what}" for what, number in self.uses.items() if number]
-        if self.owners is not None:
-            parts.append("1 account" if len(self.owners) == 1 else f"{len(self.owners)} accounts")
-        if self.proxied:
-            parts.append(f"cached from {', '.join(self.proxied[:3])}{' and others' if len(self.proxied) > 3 else ''}")
-        if self.problem:
-            parts.append(f"who uses it could not be asked: {self.problem}")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,17 +338,8 @@ class Warden:
         except Gone:
             # an earlier try sealed it, and was cut off, or not waited for, while the store removed it
             if owed.last is not None and (hold.removes or hold.platform) and self._vaults[owed.decision.drill].check(sha256):
-                return self._remembered(ref)
+                return Place(ref.store, ref.key, "removed", "")
             raise
-
-    def _remembered(self, ref: ObjectRef) -> Place:
-        """What is known of the place of a removed object without asking for it: the names it had."""
-        facts: dict[str, str] = {}
-        names = self._ledger.platforms.names_of(ref.store, ref.key)
-        aliases = [name.text for name in names if name.kind is NameKind.ALIAS]
-        if aliases:
-            facts["aliases"] = "\n".join(aliases)
-        return Place(ref.store, ref.key, "removed", "", facts)
 
     def _confirm_hidden(self, keeper: Keeper, place: Place, sha256: Sha256) -> None:
         """Read back: gone at the source (or other bytes came since), and nothing a stranger can fetch."""

@@ -1,7 +1,7 @@
 """Acting through a platform: traces before hiding, removals that were not waited for, pictures that come back written anew."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.yard import METADATA, Yard
 
-from fediwarden.actions import Hold, Outcome, Radius, Result, Warden
+from fediwarden.actions import Hold, Outcome, Result, Warden
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.ledger import Ledger
-from fediwarden.model import Act, DeedState, Name, NameKind, ObjectRef, Owed, Place, Sha256, Step, StoreName
+from fediwarden.model import Act, DeedState, ObjectRef, Owed, Place, Sha256, Step, StoreName
 from fediwarden.stores.memory import MemoryStore
 from fediwarden.vault import Identity, make_identities
 
@@ -100,8 +100,6 @@ def test_a_trace_that_fails_never_keeps_an_object_in_public_reach_and_is_on_reco
 
 
 def test_a_purge_that_was_queued_and_not_waited_for_is_completed_by_the_next_try_and_can_be_restored(yard: Served) -> None:
-    names = (Name(NameKind.ALIAS, "one.png"), Name(NameKind.ALIAS, "two.png"), Name(NameKind.VARIANT, "aa/bb"))
-    yard.ledger.platforms.add_names(yard.begun(), [ObjectRef(yard.store.name, "a", 3, "", names=names)])
     yard.store.queued = True  # type: ignore[attr-defined]
     (first,) = yard.apply()
     assert (first.outcome, first.unreached) == (Outcome.FAILED, True)
@@ -112,8 +110,7 @@ def test_a_purge_that_was_queued_and_not_waited_for_is_completed_by_the_next_try
     assert second.outcome is Outcome.DONE
     assert yard.owed == []
     (hidden,) = yard.ledger.hidden(key="a")
-    assert hidden.place is not None
-    assert hidden.place.facts["aliases"] == "one.png\ntwo.png"
+    assert hidden.place == Place(yard.store.name, "a", "removed", "")
     assert yard.restore("a", with_key=True).outcome is Outcome.DONE
     assert yard.store.objects["a"] == b"bad"
 
@@ -159,25 +156,3 @@ def test_a_store_that_is_no_platform_restores_byte_for_byte_or_not_at_all(yard: 
     yard.store.anew = b"!"  # type: ignore[attr-defined]
     yard.hold = lambda name: Hold(yard.store, removes=True)  # type: ignore[method-assign]
     assert yard.restore("a", with_key=True).outcome is Outcome.FAILED
-
-
-@pytest.mark.parametrize(
-    ("radius", "shared"),
-    [
-        (Radius(), False),
-        (Radius(("a",)), False),
-        (Radius(("a", "b")), True),
-        (Radius(("a", "b"), owners=("https://l.example/u/x",)), False),
-        (Radius(("a",), owners=("https://l.example/u/x", "https://l.example/u/y")), True),
-        (Radius(("a",), owners=()), False),
-    ],
-)
-def test_a_radius_is_shared_by_people_where_they_are_known_and_else_by_uploads(radius: Radius, shared: bool) -> None:
-    assert radius.shared is shared
-
-
-def test_a_radius_in_words_says_what_there_is_and_why_it_could_not_be_asked() -> None:
-    radius = Radius(("a", "b"), ("https://far.example/x.png",), {"posts": 2, "comments": 0}, ("u",))
-    assert radius.words == "2 aliases, 2 posts, 1 account, cached from https://far.example/x.png"
-    assert replace(radius, uses={}, owners=None, proxied=(), problem="no answer").words.endswith("asked: no answer")
-    assert Radius().words == ""

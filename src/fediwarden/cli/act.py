@@ -1,5 +1,7 @@
 """`apply` and `restore`: the only commands that change a store, and only as the ledger says; decides nothing."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -9,9 +11,17 @@ from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
 from fediwarden.errors import Exit, Misconfigured
-from fediwarden.model import Act, DeedEvent, DeedState, StoreName
+from fediwarden.model import Act, DeedEvent, DeedState, Owed, StoreName
+from fediwarden.radius import Radius
+from fediwarden.stores.url import TargetKind, parse_target
 
 SHOWN = 20  # owed objects listed before the question; the rest is counted
+ALTERED = (
+    "pict-rs imports it anew: delete tokens that were given out no longer work, thumbnails are made again, a cached remote picture "
+    "comes back as an upload, and what pict-rs writes anew comes back with other bytes"
+)
+
+Around = Mapping[tuple[StoreName, str], Radius]  # by store and key
 
 
 def register(app: typer.Typer) -> None:
@@ -27,14 +37,19 @@ def apply(
     budget: int | None = typer.Option(
         None, "--budget", min=1, help="For a first pass: allow this many today instead of the daily allowance."
     ),
+    shared: bool = typer.Option(
+        False, "--shared", help="Also what several people share (the same bytes, uploaded or used by more than one)."
+    ),
     json: bool = JSON,
 ) -> int:
     """Take suspected objects out of public reach: sealed in the vault first, then hidden, then read back. Reversible.
 
     Uses what the scans found and looks at no picture. At most the day's allowance is done, worst first; what is over it
     stays owed. What failed stays owed too and is tried by the next apply. `fediwarden restore KEY` puts one back.
+    Where pict-rs or Lemmy is configured, it is shown first who else is met: aliases, posts and accounts that share the
+    bytes. What several people share is asked about apart; with --yes it stays owed, unless --shared is given.
     Exit code 5 if a store could not be reached, 3 if some deed failed or an object changed meanwhile, 6 if the
-    allowance is used up with work owed.
+    allowance is used up with work owed, or something shared was left.
     """
     app = build()
     profile = app.profile
@@ -51,24 +66,33 @@ def apply(
         )
         if not plan.todo:
             return _nothing(plan, json=json)
-        if not yes and not _agreed(plan, app, profile.keep == "preserve", budget):
+        with app.radii() as radii:
+            around = {(owed.ref.store, owed.ref.key): radii.of(owed) for owed in plan.todo if not owed.decision.drill}
+        if not yes and not _agreed(plan, around, app, profile.keep == "preserve", budget):
             say("nothing was done")
             return Exit.USAGE
+        together = [owed for owed in plan.todo if _around(around, owed).shared]
+        left_out = [] if shared or not together or (not yes and _agreed_shared(len(together))) else together
+        plan = replace(plan, todo=tuple(owed for owed in plan.todo if owed not in left_out))
+        for owed in left_out:
+            _tell_left(owed, _around(around, owed), json=json)
         results: list[Result] = []
         for done in warden.apply(plan):
             results.append(done)
-            _tell(done, json=json)
+            _tell(done, around.get((done.store, done.key), Radius()), json=json)
         outcomes = [done.outcome for done in results]
         run.counts.update({outcome.value: outcomes.count(outcome) for outcome in Outcome})
         left = sum(1 for _ in app.ledger.owed())
     counts = {outcome.value: outcomes.count(outcome) for outcome in Outcome}
     if json:
-        emit({**counts, "owed": left, "over_allowance": plan.over})
+        emit({**counts, "owed": left, "over_allowance": plan.over, "shared": len(left_out)})
     else:
         result(
             f"{counts['done']:,} hidden, {counts['failed']:,} failed and still owed, {counts['changed']:,} changed meanwhile, "
             f"{counts['gone']:,} were gone; {left:,} still owed"
         )
+        if left_out:
+            result(f"{len(left_out):,} are shared by several people: they stay owed. --shared hides them too")
         if plan.over:
             result(
                 f"{plan.over:,} are over today's allowance of {acting.allowance:,}: they stay owed. --budget N allows more for a first pass"
@@ -77,12 +101,50 @@ def apply(
         return Exit.UNREACHED
     if counts["failed"] or counts["changed"]:
         return Exit.NOT_SCANNED
-    return Exit.ALLOWANCE if plan.over else Exit.OK
+    return Exit.ALLOWANCE if plan.over or left_out else Exit.OK
+
+
+def _around(around: Around, owed: Owed) -> Radius:
+    return around.get((owed.ref.store, owed.ref.key), Radius())
+
+
+def _radius_json(radius: Radius) -> dict[str, object]:
+    return {
+        "aliases": list(radius.aliases),
+        "proxied": list(radius.proxied),
+        "uses": dict(radius.uses),
+        "owners": radius.owners,
+        "shared": radius.shared,
+        "problem": radius.problem,
+    }
+
+
+def _agreed_shared(number: int) -> bool:
+    """Ask about what several people share, apart from the rest."""
+    objects = "1 of them is" if number == 1 else f"{number:,} of them are"
+    return agreed(f"{objects} shared by several people, who all lose it. Hide that too?")
+
+
+def _tell_left(owed: Owed, radius: Radius, *, json: bool) -> None:
+    if json:
+        emit(
+            {
+                "store": owed.ref.store,
+                "key": owed.ref.key,
+                "sha256": owed.sha256,
+                "outcome": "shared",
+                "problem": "several people share it; --shared hides it too",
+                "drill": owed.decision.drill,
+                "radius": _radius_json(radius),
+            }
+        )
+    else:
+        result(f"shared, left as it is: {plain(owed.ref.store)}: {plain(owed.ref.key)}: {plain(radius.words)}")
 
 
 def _nothing(plan: Plan, *, json: bool) -> int:
     if json:
-        emit({**{outcome.value: 0 for outcome in Outcome}, "owed": plan.owed, "over_allowance": plan.over})
+        emit({**{outcome.value: 0 for outcome in Outcome}, "owed": plan.owed, "over_allowance": plan.over, "shared": 0})
     elif plan.over:
         result(f"today's allowance is used up; {plan.over:,} objects stay owed. --budget N allows more, knowingly")
     else:
@@ -90,10 +152,12 @@ def _nothing(plan: Plan, *, json: bool) -> int:
     return Exit.ALLOWANCE if plan.over else Exit.OK
 
 
-def _agreed(plan: Plan, app: App, sealed: bool, budget: int | None) -> bool:
-    shown = table("store", "key", "rule", "because")
+def _agreed(plan: Plan, around: Around, app: App, sealed: bool, budget: int | None) -> bool:
+    known = any(radius.words for radius in around.values())
+    shown = table("store", "key", "rule", "because", *(["who else is met"] if known else []))
     for owed in plan.todo[:SHOWN]:
-        row(shown, owed.ref.store, plain(owed.ref.key, 60), owed.decision.rule, owed.decision.because)
+        also = [_around(around, owed).words] if known else []
+        row(shown, owed.ref.store, plain(owed.ref.key, 60), owed.decision.rule, owed.decision.because, *also)
     show(shown)
     if len(plan.todo) > SHOWN:
         result(f"... and {len(plan.todo) - SHOWN:,} more")
@@ -111,7 +175,7 @@ def _agreed(plan: Plan, app: App, sealed: bool, budget: int | None) -> bool:
     return agreed(f"{objects} will be {where} ({allowed}). Go on?")
 
 
-def _tell(done: Result, *, json: bool) -> None:
+def _tell(done: Result, radius: Radius, *, json: bool) -> None:
     if json:
         emit(
             {
@@ -121,6 +185,8 @@ def _tell(done: Result, *, json: bool) -> None:
                 "outcome": done.outcome.value,
                 "problem": done.problem,
                 "drill": done.drill,
+                "trace_problem": done.trace,
+                "radius": _radius_json(radius),
             }
         )
         return
@@ -131,6 +197,10 @@ def _tell(done: Result, *, json: bool) -> None:
         Outcome.FAILED: "FAILED, still owed",
     }
     result(f"{words[done.outcome]}: {plain(done.store)}: {plain(done.key)}{f': {plain(done.problem)}' if done.problem else ''}")
+    if radius.words:
+        result(f"  with {plain(radius.words)}")
+    if done.trace:
+        say(f"  no trace was sealed: {plain(done.trace)}")
     if done.hint:
         say(f"  hint: {plain(done.hint)}")
 
@@ -152,7 +222,8 @@ def restore(
     """Put hidden objects back, byte for byte, with their metadata.
 
     Your word that these bytes pass is recorded and stands over every later scan. From the quarantine place no key is
-    needed; where the store keeps nothing, the vault is opened with one of its private keys, in memory only.
+    needed; where the store keeps nothing, the vault is opened with one of its private keys, in memory only. pict-rs keeps
+    nothing: it imports the original anew under its aliases, and what cannot come back the same is said beforehand.
     What is back already is left as it is, so that an interrupted restore can be given again.
     Exit code 5 if a store could not be reached, 3 if one could not be restored.
     """
@@ -160,6 +231,8 @@ def restore(
     hidden = [event for key in keys if (event := _find(app, key, store, sha256, json=json)) is not None]
     if not hidden:
         return Exit.OK
+    if any(_through_pictrs(app, event) for event in hidden):
+        say(ALTERED)
     failed = unreached = False
     with recorded(app, "restore", {"because": because}) as run, app.warden(run.id) as warden:
         for event in hidden:
@@ -174,6 +247,7 @@ def restore(
                         "sha256": done.sha256,
                         "outcome": "restored" if done.outcome is Outcome.DONE else "failed",
                         "problem": done.problem,
+                        "altered": done.altered,
                     }
                 )
             else:
@@ -184,6 +258,13 @@ def restore(
     if unreached:
         return Exit.UNREACHED
     return Exit.NOT_SCANNED if failed else Exit.OK
+
+
+def _through_pictrs(app: App, event: DeedEvent) -> bool:
+    """Whether it comes back by way of pict-rs. Raises: Misconfigured."""
+    settings = app.store(event.store)
+    moved = event.place is not None and event.place.how == "moved"
+    return not moved and (bool(settings.pictrs) or parse_target(settings.url).kind is TargetKind.PICTRS)
 
 
 def _find(app: App, key: str, store: str, sha256: str, *, json: bool) -> DeedEvent | None:
@@ -201,6 +282,7 @@ def _find(app: App, key: str, store: str, sha256: str, *, json: bool) -> DeedEve
                             "sha256": entry.sha256,
                             "outcome": "restored",
                             "problem": "it was back already",
+                            "altered": None,
                         }
                     )
                 else:

@@ -1,0 +1,100 @@
+"""Who and what else is met when an object is hidden: asked beforehand, shown to whoever acts; changes nothing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fediwarden.errors import FediwardenError
+from fediwarden.ledger import Ledger
+from fediwarden.model import NameKind, Owed, StoreName
+from fediwarden.platforms.lemmy.model import Tracer
+from fediwarden.platforms.pictrs.server import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Radius:
+    """Who and what else is met when an object is hidden: everything that shares its bytes."""
+
+    aliases: tuple[str, ...] = ()  # each upload of these bytes has its own
+    proxied: tuple[str, ...] = ()  # remote pictures that it is the cached copy of
+    uses: Mapping[str, int] = field(default_factory=dict)  # "posts": 2; what Lemmy was asked for
+    owners: int | None = None  # accounts behind them; None where nobody could be asked. `trace` says which, for a reason
+    problem: str = ""  # why not
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is more than one person's: by what Lemmy says, or else because it was uploaded more than once."""
+        return len(self.aliases) > 1 if self.owners is None else self.owners > 1
+
+    @property
+    def words(self) -> str:
+        """In one line; "" where nothing is known of it."""
+        parts = [f"{len(self.aliases)} aliases"] if len(self.aliases) > 1 else []
+        parts += [f"{number:,} {what}" for what, number in self.uses.items() if number]
+        if self.owners is not None:
+            parts.append("1 account" if self.owners == 1 else f"{self.owners} accounts")
+        if self.proxied:
+            parts.append(f"cached from {', '.join(self.proxied[:3])}{' and others' if len(self.proxied) > 3 else ''}")
+        if self.problem:
+            parts.append(f"who uses it could not be asked: {self.problem}")
+        return ", ".join(parts)
+
+
+SHOWN = ("posts", "comments", "private messages", "profiles", "other uses", "communities")  # of a trace's counts
+
+
+class Radii:
+    """Asks pict-rs and Lemmy, as far as they are configured; an object of neither has an empty radius."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        servers: Callable[[StoreName], Server | None],
+        tracer: Tracer | None,
+        *,
+        private_messages: bool,
+        problem: str = "",
+    ) -> None:
+        """
+        Args:
+            servers: the pict-rs behind a store, None where there is none.
+            tracer: who asks Lemmy; None where it is not configured.
+            problem: why there is no tracer, though there should be.
+        """
+        self._ledger = ledger
+        self._servers = servers
+        self._tracer = tracer
+        self._private_messages = private_messages
+        self._problem = problem
+
+    def of(self, owed: Owed) -> Radius:
+        """What shares these bytes now. What could not be asked is a problem of the radius, and raises nothing."""
+        problems: list[str] = []
+        aliases, proxied = self._names(owed, problems)
+        if self._tracer is None and self._problem and (aliases or proxied):
+            problems.append(self._problem)
+        if self._tracer is None or not (aliases or proxied):
+            return Radius(aliases, proxied, problem="; ".join(problems))
+        try:
+            trace = self._tracer.trace(aliases, proxied, private_messages=self._private_messages)
+        except FediwardenError as error:
+            return Radius(aliases, proxied, problem="; ".join([*problems, str(error)]))
+        uses = {what: number for what, number in trace.counts.items() if what in SHOWN}
+        return Radius(aliases, proxied, uses, len(trace.owners), "; ".join(problems))
+
+    def _names(self, owed: Owed, problems: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Aliases and remote addresses, as they were told once, with the aliases that pict-rs has now where it can be asked."""
+        known = self._ledger.platforms.names_of(owed.ref.store, owed.ref.key)
+        aliases = {name.text for name in known if name.kind is NameKind.ALIAS}
+        proxied = {name.text for name in known if name.kind is NameKind.PROXIED}
+        try:
+            server = self._servers(owed.ref.store)
+            if server is not None:
+                now = {alias for name in aliases for alias in server.aliases(name)}
+                item = None if now else server.find(owed.sha256, owed.ref.size)
+                if item is not None:
+                    now = set(item.aliases)
+                    proxied |= {url for _, url in item.proxied}
+                aliases = now or aliases
+        except FediwardenError as error:
+            problems.append(str(error))
+        return tuple(sorted(aliases)), tuple(sorted(proxied))

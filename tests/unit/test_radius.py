@@ -1,0 +1,124 @@
+"""What shares an object's bytes is asked beforehand, in numbers; whoever gives no answer is told of and stops nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import pytest
+from tests.support.ledgers import NOW, STORE, a_decision, a_hash, a_look, a_ref
+
+from fediwarden.errors import Unreached
+from fediwarden.ledger import Ledger
+from fediwarden.model import Name, NameKind, ObjectRef, Owed, Sha256
+from fediwarden.platforms.lemmy.model import Person, Trace, Tracer, Upload, Use, UseKind
+from fediwarden.platforms.pictrs.server import Server
+from fediwarden.platforms.pictrs.words import Item
+from fediwarden.radius import Radii, Radius
+
+URL = "https://far.example/x.png"
+
+
+@pytest.mark.parametrize(
+    ("radius", "shared"),
+    [
+        (Radius(), False),
+        (Radius(("a",)), False),
+        (Radius(("a", "b")), True),
+        (Radius(("a", "b"), owners=1), False),
+        (Radius(("a",), owners=2), True),
+        (Radius(("a",), owners=0), False),
+    ],
+)
+def test_a_radius_is_shared_by_people_where_they_are_known_and_else_by_uploads(radius: Radius, shared: bool) -> None:
+    assert radius.shared is shared
+
+
+def test_a_radius_in_words_says_what_there_is_and_why_it_could_not_be_asked() -> None:
+    radius = Radius(("a", "b"), (URL,), {"posts": 2, "comments": 0}, 1)
+    assert radius.words == f"2 aliases, 2 posts, 1 account, cached from {URL}"
+    assert replace(radius, uses={}, owners=None, proxied=(), problem="no answer").words.endswith("asked: no answer")
+    assert Radius().words == ""
+
+
+@dataclass
+class Pictrs:
+    """A pict-rs as far as a radius asks it."""
+
+    item: Item | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def aliases(self, alias: str) -> tuple[str, ...]:
+        self.asked.append(alias)
+        return self.item.aliases if self.item and alias in self.item.aliases else ()
+
+    def find(self, sha256: Sha256, size: int, content_type: str = "") -> Item | None:
+        self.asked.append(sha256)
+        return self.item
+
+
+@dataclass
+class Lemmy:
+    """A Lemmy in which two people use what they are asked about."""
+
+    asked: list[tuple[Sequence[str], Sequence[str], bool]] = field(default_factory=list)
+    silent: bool = False
+
+    def trace(self, aliases: Sequence[str], urls: Sequence[str], *, private_messages: bool) -> Trace:
+        if self.silent:
+            raise Unreached("no answer")
+        self.asked.append((aliases, urls, private_messages))
+        people = tuple(Person(number, f"u{number}", f"https://l.example/u/u{number}", True) for number in (1, 2, 3))
+        uses = (Use(UseKind.POST, 7, "url", by=2), Use(UseKind.POST, 7, "body", by=2), Use(UseKind.COMMENT, 8, "body", by=2))
+        return Trace("0.19", "database", tuple(aliases), tuple(urls), (Upload("a.png", NOW, 1),), uses, people)
+
+
+@pytest.fixture
+def owed() -> tuple[Ledger, Owed]:
+    ledger = Ledger.open(":memory:")
+    run = ledger.begin("scan", {}, NOW)
+    ledger.record(run, [(a_look(), a_decision())])
+    names = (Name(NameKind.ALIAS, "old.png"), Name(NameKind.PROXIED, URL))
+    ledger.platforms.add_names(run, [ObjectRef(STORE, "a.jpg", 1, "", names=names)])
+    return ledger, next(ledger.owed())
+
+
+def radii(ledger: Ledger, pictrs: Pictrs | None, lemmy: Lemmy | None, **more: str) -> Radii:
+    return Radii(ledger, lambda _: cast(Server | None, pictrs), cast(Tracer | None, lemmy), private_messages=False, **more)
+
+
+def test_pict_rs_is_asked_for_the_aliases_of_now_and_lemmy_for_everybody_behind_them(owed: tuple[Ledger, Owed]) -> None:
+    pictrs, lemmy = Pictrs(Item("k", ("a.png", "b.png", "old.png"))), Lemmy()
+    found = radii(owed[0], pictrs, lemmy).of(owed[1])
+    assert (found.aliases, found.proxied, found.owners, found.problem) == (("a.png", "b.png", "old.png"), (URL,), 2, "")
+    assert (found.uses["posts"], found.uses["comments"]) == (1, 1)
+    assert lemmy.asked == [(("a.png", "b.png", "old.png"), (URL,), False)]
+    assert found.shared
+
+
+def test_an_alias_that_was_deleted_does_not_hide_the_others(owed: tuple[Ledger, Owed]) -> None:
+    pictrs = Pictrs(Item("k", ("new.png", "newer.png")))
+    found = radii(owed[0], pictrs, None).of(owed[1])
+    assert found.aliases == ("new.png", "newer.png")
+    assert pictrs.asked == ["old.png", a_hash("a.jpg")]
+    assert found.shared
+
+
+def test_whoever_gives_no_answer_is_told_of_and_what_is_known_stands(owed: tuple[Ledger, Owed]) -> None:
+    class Silent(Pictrs):
+        def aliases(self, alias: str) -> tuple[str, ...]:
+            raise Unreached("pict-rs sleeps")
+
+    found = radii(owed[0], Silent(), Lemmy(silent=True)).of(owed[1])
+    assert (found.aliases, found.owners) == (("old.png",), None)
+    assert found.problem == "pict-rs sleeps; no answer"
+    assert not found.shared
+    assert radii(owed[0], None, None, problem="no credentials").of(owed[1]).problem == "no credentials"
+
+
+def test_an_object_of_no_platform_has_nothing_around_it_and_nobody_is_asked() -> None:
+    ledger = Ledger.open(":memory:")
+    run = ledger.begin("scan", {}, NOW)
+    ledger.record(run, [(a_look(a_ref("b.jpg")), a_decision())])
+    lemmy = Lemmy()
+    assert radii(ledger, None, lemmy, problem="unset").of(next(ledger.owed())) == Radius()
+    assert lemmy.asked == []
