@@ -47,6 +47,7 @@ from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.model import Tracer
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.policy import Policy, parse
+from fediwarden.radius import Radii
 from fediwarden.stores.credentials import lemmy_access, mail_login
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.stores.open import open_keeper, open_reader, open_server, patience_of
@@ -537,6 +538,34 @@ class App:
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
         with acting_alone(Path(self.ledger.path).resolve()), self.keepers(run) as hold, self._sealing(run) as seal:
             yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit, seal_trace=seal)
+
+    @contextmanager
+    def radii(self) -> Iterator[Radii]:
+        """Tells who else is met when an object is hidden; what cannot be asked is said in the answers. Raises: Misconfigured."""
+        servers: dict[StoreName, Server | None] = {}
+
+        def server(name: StoreName) -> Server | None:
+            if name not in servers:
+                settings = self.store(name)
+                if settings.pictrs:
+                    settings = self._beside(settings)
+                servers[name] = open_server(settings) if parse_target(settings.url).kind is TargetKind.PICTRS else None
+            return servers[name]
+
+        tracer, problem = None, ""
+        try:
+            tracer = self.tracer()
+        except FediwardenError as error:
+            problem = str(error)
+        try:
+            private = self.profile.scan_private_messages
+            yield Radii(self.ledger, server, tracer, private_messages=private, problem=problem)
+        finally:
+            for opened in servers.values():
+                if opened is not None:
+                    opened.close()
+            if tracer is not None:
+                tracer.close()
 
     # -- the gate -----------------------------------------------------------------------------------------------------
 
