@@ -38,7 +38,8 @@ def gate(
     known = secrets.read(app.gate_secrets)
     listen = app.settings.gate.listen
     if url:
-        address = f"http://{listen}/validate/{known.first}"
+        colon = ":" if listen.startswith(serve.UNIX) else ""  # as nginx writes it; pict-rs itself speaks TCP only
+        address = f"http://{listen}{colon}/validate/{known.first}"
         if json:
             emit({"url": address, "setting": "PICTRS__MEDIA__EXTERNAL_VALIDATION"})
         else:

@@ -231,25 +231,38 @@ class Gate:
     async def _known(self, body: Body) -> _Outcome | None:
         """What the ledger knows about these bytes; None where it knows nothing, or cannot be asked."""
         try:
-            return await asyncio.to_thread(self._known_now, body.sha256, body.claimed)
+            return await asyncio.to_thread(self._known_now, body)
         except FediwardenError as error:
             log.warning("the ledger could not be asked", problem=str(error))
             return None
 
-    def _known_now(self, sha256: Sha256, claimed: str) -> _Outcome | None:
-        verdict = self._ledger.verdict(sha256)
-        look = self._ledger.known(sha256, self._looks.engine)
-        if verdict is not None:
-            return _Outcome(verdict.step is not Step.QUARANTINE, Why.PERSON)
-        if look is None:
-            return None
-        decision = decide(look, self._policy)
+    def _known_now(self, body: Body) -> _Outcome | None:
+        verdict = self._ledger.verdict(body.sha256)
+        look = self._ledger.known(body.sha256, self._looks.engine)
+        decision = verdict or (None if look is None else decide(look, self._policy))
+        why = Why.KNOWN if verdict is None else Why.PERSON
         if decision is not None and decision.step is Step.QUARANTINE:
-            vault = self._vaults.get(decision.drill)
-            return _Outcome(False, Why.KNOWN, sealed=None if vault is None else vault.check(sha256), drill=decision.drill)
-        if look.standing is Standing.BROKEN:
-            return self._unscanned(Why.BROKEN, claimed)
-        return _Outcome(True, Why.KNOWN, drill=decision is not None and decision.drill)
+            return _Outcome(False, why, sealed=self._sealed(body, decision), drill=decision.drill)
+        if verdict is None and look is None:
+            return None
+        if verdict is None and look is not None and look.standing is Standing.BROKEN:
+            return self._unscanned(Why.BROKEN, body.claimed)
+        return _Outcome(True, why, drill=decision is not None and decision.drill)
+
+    def _sealed(self, body: Body, decision: Decision) -> bool | None:
+        """Whether known bytes are in the vault: a scan, or an earlier policy, may have met them without sealing them."""
+        vault = self._vaults.get(decision.drill)
+        if vault is None:
+            return None
+        try:
+            if vault.check(body.sha256):
+                return True
+        except FediwardenError as error:
+            log.warning("the vault could not be asked", sha256=body.sha256, problem=str(error))
+        if body.data is None:
+            return False
+        ref = self._ref(body.sha256, body.size, body.claimed)
+        return self._seal(Blob(ref, body.data, body.sha256, body.claimed), decision)
 
     async def _waited(self, job: Job, body: Body, deadline: float) -> _Outcome:
         """What came of a job; the caller no longer waits for it when this returns (but still does when it is cancelled)."""
@@ -390,7 +403,9 @@ class Gate:
         """Whether this is what a person is putting back just now, written anew by pict-rs on the way: once for each restoring."""
         if self._store is None:
             return False
-        for original in self._ledger.uploads.restoring(self._store, self._clock() - RESTORING):
+        restoring = self._ledger.uploads.restoring(self._store, self._clock() - RESTORING)
+        self._restored.intersection_update(restoring)
+        for original in restoring:
             known = self._ledger.known(original, self._looks.engine)
             word = self._ledger.verdict(original)
             if original in self._restored or known is None or word is None or not _alike(known, look):

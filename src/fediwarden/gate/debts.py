@@ -99,6 +99,8 @@ class Payer:
         try:
             blob = self._fetch(debt, reader)
             given = blob is not None and self._desk.put(blob, time.monotonic(), debt=True) is not None
+            if given:
+                self._later(debt)  # what cannot be looked at is not fetched over and over
         finally:
             if not given:
                 self._desk.give(size)

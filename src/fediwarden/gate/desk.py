@@ -110,9 +110,9 @@ class Desk:
             return sha256 in self._jobs
 
     def take(self, size: int) -> bool:
-        """Room for so many bytes more; False where there is none."""
+        """Room for so many bytes more; False where there is none. What is larger than all of it is held alone."""
         with self._changed:
-            if self._taken + size > self._room:
+            if self._taken and self._taken + size > self._room:
                 return False
             self._taken += size
             return True

@@ -3,7 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from fediwarden.gate.core import Gate
 from fediwarden.gate.secrets import Secrets
@@ -11,7 +14,11 @@ from fediwarden.gate.secrets import Secrets
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+log = structlog.get_logger("fediwarden")
+
 NEUTRAL = "This file was not accepted."
+DRAINED = 1 << 20  # bytes of a stranger's body that are read, so that the answer is heard before the connection closes
+DRAINING = 1.0  # seconds of that at most
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "It may be published."},
     404: {"description": "There is nothing here; also for a wrong secret."},
@@ -32,19 +39,21 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
         # no connection stays open between requests: none can be cut off by a restart while somebody begins to use it again
         return JSONResponse(content, status, {"Connection": "close"})
 
-    def nothing() -> JSONResponse:
+    async def nothing(request: Request) -> JSONResponse:
+        await _drain(request)
         return answer({"msg": "not found"}, 404)
 
     @app.exception_handler(HTTPException)
-    async def _plain(_: Request, error: HTTPException) -> JSONResponse:
-        return nothing() if error.status_code in (404, 405) else answer({"msg": NEUTRAL}, error.status_code)
+    async def _plain(request: Request, error: HTTPException) -> JSONResponse:
+        return await nothing(request) if error.status_code in (404, 405) else answer({"msg": NEUTRAL}, error.status_code)
 
     async def ask(face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str]) -> JSONResponse:
         began = time.monotonic()
         if not secrets.fit(secret):
-            return nothing()
+            return await nothing(request)
         claimed = request.headers.get("content-type", "")[:200]
         if claimed.lower().startswith("multipart/"):
+            await _drain(request)
             return answer(refused, 415)
         may = await _asked(gate, face, claimed, request, began)
         return answer(passed, 200) if may else answer(refused, 406)
@@ -92,9 +101,25 @@ async def _asked(gate: Gate, face: str, claimed: str, request: Any, began: float
             return judged.result()
     except ClientDisconnect:
         return False
+    except Exception:  # the unknown: nothing passes that was not judged, and nobody learns what went wrong
+        log.exception("an upload could not be judged")
+        return False
     finally:
         left.cancel()
         if not judged.done():
             judged.cancel()
         await asyncio.gather(judged, left, return_exceptions=True)
     return False
+
+
+async def _drain(request: Any) -> None:
+    """Read what a stranger sends, within bounds."""
+    from starlette.requests import ClientDisconnect
+
+    left = DRAINED
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(DRAINING):
+            async for chunk in request.stream():
+                left -= len(chunk)
+                if left < 0:
+                    return

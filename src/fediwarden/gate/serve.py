@@ -14,6 +14,7 @@ from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.gate.core import CLOSING, Gate
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
 FIRST_FD = 3  # where systemd's socket activation begins
@@ -21,6 +22,8 @@ INHERITED = "FEDIWARDEN_GATE_FD"  # the socket that an earlier life of this proc
 BACKLOG = 2048
 UNIX = "unix:"
 SETTLE = 0.5  # seconds
+MOST = 800  # connections at a time; further ones are closed, which is a clean failure for pict-rs
+HEARING = 5.0  # seconds in which a connection has to say what it wants
 
 
 def listening(listen: str, environment: Mapping[str, str]) -> socket.socket:
@@ -114,13 +117,29 @@ class Ended:
         return self.signal is signal.SIGINT
 
 
-def serve(app: "FastAPI", gate: Gate, bound: socket.socket) -> Ended:
-    """Take requests until a signal comes; what is in hand is answered before this returns. The socket stays open."""
+def server_of(app: "FastAPI") -> "uvicorn.Server":
+    """What speaks HTTP for it, with bounds on connections; deaf to signals."""
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Protocol(H11Protocol):
+        """One connection; whoever says nothing is not waited for."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > MOST:
+                transport.abort()
+            else:
+                self.loop.call_later(HEARING, self._heard)
+
+        def _heard(self) -> None:
+            request: object = self.cycle  # None until there is one, whatever its type says
+            if request is None:
+                self.transport.close()
 
     class Server(uvicorn.Server):
         @contextmanager
-        def capture_signals(self) -> Iterator[None]:  # ours, below
+        def capture_signals(self) -> Iterator[None]:  # `serve` hears them
             yield
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -140,10 +159,16 @@ def serve(app: "FastAPI", gate: Gate, bound: socket.socket) -> Ended:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(CLOSING) + 1,
         backlog=BACKLOG,
-        http="h11",
+        http=Protocol,
+        ws="none",
         loop="asyncio",
     )
-    server = Server(config)
+    return Server(config)
+
+
+def serve(app: "FastAPI", gate: Gate, bound: socket.socket) -> Ended:
+    """Take requests until a signal comes; what is in hand is answered before this returns. The socket stays open."""
+    server = server_of(app)
     ended = Ended()
 
     def end(number: signal.Signals) -> None:
