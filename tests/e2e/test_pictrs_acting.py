@@ -1,0 +1,89 @@
+"""Hidden and restored through pict-rs by the commands an administrator gives, with who else is met shown first."""
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+
+import pytest
+from tests.support.command import Home
+from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
+from tests.support.media_makers import animation, still
+
+BAD = animation("gif", 3)
+GOOD = still("png", 64, 48)
+
+
+@pytest.fixture
+def pictrs() -> Iterator[FakePictrs]:
+    with running_pictrs() as fake:
+        yield fake
+
+
+@pytest.fixture
+def guarded(new_home: Callable[..., Home], pictrs: FakePictrs) -> Home:
+    """A home whose only store is that pict-rs."""
+    home = new_home()
+    for name in ("read.toml", "keep.toml"):
+        file = home.folder / name
+        file.write_text(f'api_key = "{KEY}"\n')
+        file.chmod(0o600)
+    home.add_store("media", url=f"pictrs://127.0.0.1:{pictrs.port}", credentials="read.toml", keeper_credentials="keep.toml")
+    return home
+
+
+def test_what_is_hidden_is_purged_with_its_variants_and_comes_back_under_its_alias(guarded: Home, pictrs: FakePictrs) -> None:
+    bad, good = pictrs.put(BAD, "image/gif", alias="bad.gif", animated=True), pictrs.put(GOOD, "image/png", alias="good.png")
+    variant = pictrs.variant(bad)
+    guarded.run("scan", expect=1)
+    (owed,) = guarded.run("list", "--step", "quarantine", "--json").lines
+
+    done = guarded.run("apply", "--yes", "--json").lines
+
+    assert (done[0]["outcome"], done[0]["radius"]["aliases"], done[0]["radius"]["shared"]) == ("done", ["bad.gif"], False)
+    assert pictrs.row(bad) is None
+    assert variant not in pictrs.objects
+    assert pictrs.data(good) == GOOD
+    assert guarded.unsealed(BAD)
+    assert guarded.run("explain", "bad.gif").out.count("hide: done") == 1
+
+    key = owed["key"]
+    assert "only the vault holds" in guarded.run("restore", key, expect=4).err
+    back = guarded.run("restore", key, "--identity", guarded.identities[0], "--json")
+    assert "delete tokens that were given out no longer work" in back.err
+    assert (back.last["outcome"], back.last["altered"]) == ("restored", None)
+    assert pictrs.data(bad) == BAD
+
+
+def test_what_several_uploads_share_stays_owed_until_somebody_says_so_and_both_come_back(
+    guarded: Home, pictrs: FakePictrs
+) -> None:
+    for alias in ("one.gif", "two.gif"):
+        pictrs.put(BAD, "image/gif", alias=alias, animated=True)
+    guarded.run("scan", expect=1)
+
+    left = guarded.run("apply", "--yes", "--json", expect=6).lines
+
+    assert (left[0]["outcome"], left[0]["radius"]["aliases"]) == ("shared", ["one.gif", "two.gif"])
+    assert (left[-1]["owed"], left[-1]["shared"]) == (1, 1)
+    assert pictrs.data("one.gif") == BAD
+    assert "2 aliases" in guarded.run("apply", "--yes", expect=6).out
+
+    assert guarded.run("apply", "--yes", "--shared", "--json").lines[0]["outcome"] == "done"
+    assert pictrs.row("one.gif") is None
+    assert pictrs.row("two.gif") is None
+    guarded.run("restore", left[0]["key"], "--identity", guarded.identities[0])
+    assert (pictrs.data("one.gif"), pictrs.data("two.gif")) == (BAD, BAD)
+
+
+def test_what_pict_rs_writes_anew_is_said_to_differ_and_is_not_hidden_again(guarded: Home, pictrs: FakePictrs) -> None:
+    pictrs.put(BAD, "image/gif", alias="bad.gif", animated=True)
+    guarded.run("scan", expect=1)
+    key = guarded.run("apply", "--yes", "--json").lines[0]["key"]
+    anew = animation("gif", 4)
+    pictrs.alters = lambda _: anew
+
+    back = guarded.run("restore", key, "--identity", guarded.identities[0], "--json").last
+
+    assert (back["outcome"], back["altered"]) == ("restored", sha256(anew).hexdigest())
+    assert pictrs.data("bad.gif") == anew
+    guarded.run("scan")
+    assert guarded.run("apply", "--yes", "--json").last["owed"] == 0
