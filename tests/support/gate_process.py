@@ -4,7 +4,7 @@ import http.client
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,15 +49,23 @@ class GateProcess:
 
 
 @contextmanager
-def running_gate(home: Home, **settings: object) -> Iterator[GateProcess]:
-    """Start it, wait until it answers, and end it."""
+def running_gate(home: Home, command: Sequence[str] = (), **settings: object) -> Iterator[GateProcess]:
+    """Start it, or `command` in its place, wait until it answers, and end it."""
     port = free_port()
     home.settings |= {f"FEDIWARDEN_GATE__{name.upper()}": str(value) for name, value in settings.items()}
     home.settings["FEDIWARDEN_GATE__LISTEN"] = f"127.0.0.1:{port}"
     if not (home.folder / "gate.secrets").exists():
         home.run("gate", "--new-secret")
     url = home.run("gate", "--url").out.strip()
-    gate = GateProcess(home.start("gate"), port, url)
+    process = subprocess.Popen(
+        command or home.command("gate"),
+        env=home.environment,
+        cwd=home.folder.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    gate = GateProcess(process, port, url)
     try:
         gate.ready()
         yield gate
