@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from fediwarden.analysers.clip import Clip
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, build
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
+from fediwarden.cli.surroundings import Finding, examine
 from fediwarden.errors import CannotWrite, Exit, FediwardenError, Misconfigured
 from fediwarden.inference.registry import FileState, verify
 from fediwarden.inference.sessions import devices
@@ -73,17 +73,6 @@ def _ask() -> str:
         say(f"  {name:<6} {told.title} ({told.keep}; as of {told.as_of}{'' if told.reviewed else ', not reviewed by a lawyer'})")
     say("  eu-xx stands for your country: eu-de, eu-fr, ...")
     return str(typer.prompt("profile", err=True)).strip().lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing a doctor looked at."""
-
-    what: str
-    well: bool
-    words: str
-    hint: str = ""
-    vital: bool = True  # nothing can be scanned without it
 
 
 def doctor(json: bool = JSON) -> int:
@@ -171,6 +160,7 @@ def _examine(app: App) -> Iterator[Finding]:
             yield Finding(f"store {name}", True, app.settings.stores[name].url)
         except FediwardenError as error:
             yield Finding(f"store {name}", False, str(error), error.hint)
+    yield from examine(app)
 
 
 def _analysis(app: App) -> Iterator[Finding]:

@@ -1,0 +1,236 @@
+"""What `doctor` says of the gate, pict-rs and Lemmy: whether they answer, who can reach what, and what does not fit; changes nothing."""
+
+import http.client
+import ipaddress
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from fediwarden.app import App
+from fediwarden.errors import FediwardenError, Misconfigured
+from fediwarden.model import StoreName
+from fediwarden.platforms.lemmy.database import Database
+from fediwarden.stores.url import TargetKind, parse_target
+
+LEMMY_GIVES_UP = 10.0  # seconds after which Lemmy no longer waits for pict-rs
+VALIDATION = 30  # seconds that pict-rs waits for the gate, unless it was told otherwise
+NOBODY = "fediwarden-doctor.png"  # an alias that nothing has
+PROBE = 0.5  # seconds for one of this machine's own addresses to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a doctor looked at."""
+
+    what: str
+    well: bool
+    words: str
+    hint: str = ""
+    vital: bool = True  # nothing can be scanned without it
+
+
+def examine(app: App) -> Iterator[Finding]:
+    """The gate where one is set up, every pict-rs store, and Lemmy where it is configured."""
+    names = [StoreName(name) for name, entry in app.settings.stores.items() if _is_pictrs(entry.url)]
+    if app.settings.gate.store or app.gate_secrets.exists():
+        yield from _gate(app)
+    for name in names:
+        yield from _pictrs(app, name)
+    if names:
+        yield from _links(app, names)
+    if app.settings.lemmy.url or app.settings.lemmy.credentials:
+        yield from _lemmy(app)
+
+
+def _is_pictrs(url: str) -> bool:
+    try:
+        return parse_target(url).kind is TargetKind.PICTRS
+    except Misconfigured:
+        return False  # said where stores are
+
+
+def _gate(app: App) -> Iterator[Finding]:
+    from fediwarden.gate import secrets
+
+    settings = app.settings.gate
+    try:
+        secrets.read(app.gate_secrets)
+        yield Finding("gate's secrets", True, str(app.gate_secrets), vital=False)
+    except FediwardenError as error:
+        yield Finding("gate's secrets", False, str(error), error.hint, vital=False)
+    met = _outside(settings.listen)
+    if met:
+        words = f"it answers at {', '.join(met)}: other machines can try what passes"
+    elif not _loopback(settings.listen):
+        words = f"it listens on {settings.listen}, which other machines can reach"
+    else:
+        words = ""
+    yield Finding(
+        "gate's reach",
+        not words,
+        words or f"{settings.listen}: this machine only",
+        "listen on 127.0.0.1 or a Unix socket; over a network only through a tunnel (docs/gate.md)",
+        vital=False,
+    )
+    late = settings.deadline_seconds >= LEMMY_GIVES_UP
+    yield Finding(
+        "gate's deadline",
+        not late,
+        f"{settings.deadline_seconds:g} s" + (f", and Lemmy gives up after {LEMMY_GIVES_UP:g}" if late else ""),
+        "set [gate] deadline_seconds to 8",
+        vital=False,
+    )
+    entry = app.settings.stores.get(settings.store)
+    fits = entry is not None and _is_pictrs(entry.url)
+    yield Finding(
+        "gate's store",
+        fits,
+        settings.store if fits else f"{settings.store or 'none'}: debts that left memory cannot be fetched, and lapse",
+        "set [gate] store to the name of the pict-rs store whose uploads are checked",
+        vital=False,
+    )
+
+
+def _loopback(listen: str) -> bool:
+    if listen.startswith("unix:"):
+        return True
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _outside(listen: str) -> list[str]:
+    """This machine's addresses, those of loopback left out, at which a gate answers."""
+    if listen.startswith("unix:"):
+        return []
+    port = listen.rpartition(":")[2]
+    return [address for address in _addresses() if port.isdecimal() and _answers(address, int(port))]
+
+
+def _addresses() -> list[str]:
+    found: dict[str, None] = {}
+    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:  # connecting a datagram socket sends nothing; it tells which address would be used
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                found[str(probe.getsockname()[0])] = None
+        except OSError:
+            continue
+    try:
+        for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM):
+            found[str(info[4][0])] = None
+    except OSError:
+        pass
+    return [address for address in found if not ipaddress.ip_address(address.partition("%")[0]).is_loopback]
+
+
+def _answers(address: str, port: int) -> bool:
+    asked = http.client.HTTPConnection(address, port, timeout=PROBE)
+    try:
+        with closing(asked):
+            asked.request("GET", "/healthz")
+            return asked.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
+    entry = app.settings.stores[name]
+    what = f"pict-rs {name}"
+    try:
+        with closing(app.pictrs(name)) as server:
+            version = server.version
+            if server.repository is not None:
+                server.repository.page()
+                yield Finding(what, True, f"{version}, by its database", vital=False)
+            else:
+                server.aliases(NOBODY)
+                yield Finding(what, True, f"{version}, answers and accepts the API key", vital=False)
+            if version == "0.4":
+                yield from _aliases(app, what)
+    except FediwardenError as error:
+        yield Finding(what, False, str(error), error.hint, vital=False)
+    if not entry.keeper_credentials:
+        yield Finding(
+            f"{what}, acting", False, "no keeper_credentials: nothing can be hidden there", "a file with `api_key`", vital=False
+        )
+    else:
+        try:
+            with closing(app.pictrs(name, keeper=True)) as server:
+                server.repository = None  # it is the key that is tried
+                server.aliases(NOBODY)
+            yield Finding(f"{what}, acting", True, "the keeper's API key is accepted", vital=False)
+        except FediwardenError as error:
+            yield Finding(f"{what}, acting", False, str(error), error.hint, vital=False)
+    if entry.overlap_seconds < VALIDATION:
+        yield Finding(
+            f"{what}, overlap",
+            False,
+            f"overlap_seconds is {entry.overlap_seconds}: listings may miss what is being validated meanwhile",
+            f"at least pict-rs' external_validation_timeout ({VALIDATION})",
+            vital=False,
+        )
+
+
+def _aliases(app: App, what: str) -> Iterator[Finding]:
+    try:
+        tracer = app.tracer()
+    except FediwardenError:
+        return  # said where Lemmy is
+    if tracer is None:
+        yield Finding(
+            f"{what}, aliases",
+            False,
+            "0.4 cannot list what it holds, and no Lemmy is configured that could",
+            "set [lemmy], or scan the bucket or folder behind it",
+            vital=False,
+        )
+    else:
+        tracer.close()
+
+
+def _links(app: App, names: list[StoreName]) -> Iterator[Finding]:
+    for name, entry in app.settings.stores.items():
+        if not entry.pictrs and not _is_pictrs(entry.url):
+            yield Finding(
+                f"store {name}, link",
+                False,
+                "not linked to pict-rs: if its files lie there, each thumbnail is looked at, and hiding goes behind its back",
+                f'pictrs = "{names[0]}" in [stores.{name}]',
+                vital=False,
+            )
+
+
+def _lemmy(app: App) -> Iterator[Finding]:
+    try:
+        tracer = app.tracer()
+    except FediwardenError as error:
+        yield Finding("Lemmy", False, str(error), error.hint, vital=False)
+        return
+    if tracer is None:
+        return
+    with closing(tracer):
+        try:
+            trace = tracer.trace([NOBODY], [], private_messages=False)
+        except FediwardenError as error:
+            yield Finding("Lemmy", False, str(error), error.hint, vital=False)
+            return
+        yield Finding(
+            "Lemmy",
+            not trace.limits,
+            f"{trace.version}, by its {trace.source}" + "".join(f"; {limit}" for limit in trace.limits),
+            "`fediwarden lemmy grants` prints what a role needs",
+            vital=False,
+        )
+        if isinstance(tracer, Database):
+            readable = tracer.secrets_readable()
+            yield Finding(
+                "Lemmy's secrets",
+                not readable,
+                f"the role may read {', '.join(readable)}" if readable else "the role can read none",
+                "a role with nothing but the rights that `fediwarden lemmy grants` prints",
+                vital=False,
+            )

@@ -1,0 +1,171 @@
+"""doctor says of gate, pict-rs and Lemmy what is out of order, and what to do about it."""
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
+
+from fediwarden.app import App
+from fediwarden.cli import surroundings
+from fediwarden.cli.surroundings import Finding, examine
+from fediwarden.errors import Refused
+from fediwarden.platforms.lemmy.database import Database
+from fediwarden.platforms.lemmy.model import Trace, Tracer
+
+SECRET = "k3Vd-0qwQz_8mPLxTn4uYbGs71RcHe"
+
+Doctor = Callable[..., dict[str, Finding]]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """Examines a home with these settings (GATE__STORE="media"); the findings by what they are about."""
+    for name in ("read.toml", "keep.toml"):
+        (tmp_path / name).write_text(f'api_key = "{KEY}"\n')
+        (tmp_path / name).chmod(0o600)
+    monkeypatch.setattr(surroundings, "_addresses", list)
+
+    def examined(tracer: object = None, **settings: object) -> dict[str, Finding]:
+        environment = {"FEDIWARDEN_HOME": str(tmp_path)}
+        environment |= {f"FEDIWARDEN_{key}": json.dumps(value) for key, value in settings.items()}
+        app = App(environment)
+        if tracer is not None:
+            monkeypatch.setattr(App, "tracer", lambda _: tracer)
+        return {found.what: found for found in examine(app)}
+
+    return examined
+
+
+def media(fake: FakePictrs) -> dict[str, object]:
+    return {
+        "STORES__MEDIA__URL": f"pictrs://127.0.0.1:{fake.port}",
+        "STORES__MEDIA__CREDENTIALS": "read.toml",
+        "STORES__MEDIA__KEEPER_CREDENTIALS": "keep.toml",
+    }
+
+
+def test_nothing_is_said_of_what_is_not_there(doctor: Doctor) -> None:
+    assert doctor(STORES__FILES__URL="/srv/files") == {}
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_a_pict_rs_that_answers_and_accepts_its_key_is_well_and_a_wrong_key_is_told(
+    doctor: Doctor, tmp_path: Path, version: str
+) -> None:
+    with running_pictrs(FakePictrs(version=version)) as fake:
+        found = doctor(**media(fake))
+        assert found["pict-rs media"].well
+        assert found["pict-rs media"].words.startswith(version)
+        assert found["pict-rs media, acting"].well
+        assert ("pict-rs media, aliases" in found) == (version == "0.4")
+
+        (tmp_path / "keep.toml").write_text('api_key = "not-the-right-one-at-all"\n')
+        found = doctor(**media(fake), STORES__MEDIA__OVERLAP_SECONDS=5, STORES__FILES__URL="/srv/files")
+    assert not found["pict-rs media, acting"].well
+    assert "not-the-right" not in found["pict-rs media, acting"].words
+    assert not found["pict-rs media, overlap"].well
+    assert 'pictrs = "media"' in found["store files, link"].hint
+    assert not any(one.vital for one in found.values())
+
+
+def test_a_pict_rs_that_is_away_is_told_and_breaks_nothing(doctor: Doctor) -> None:
+    found = doctor(STORES__MEDIA__URL="pictrs://127.0.0.1:9", STORES__MEDIA__CREDENTIALS="read.toml")
+    assert not found["pict-rs media"].well
+    assert not found["pict-rs media, acting"].well
+
+
+def test_the_gates_secrets_deadline_and_store_are_held_to_what_fits(doctor: Doctor, tmp_path: Path) -> None:
+    found = doctor(GATE__STORE="media")
+    assert not found["gate's secrets"].well
+    assert not found["gate's store"].well
+    assert found["gate's reach"].well
+    assert found["gate's deadline"].well
+
+    file = tmp_path / "gate.secrets"
+    file.write_text("changeme-changeme-changeme\n")
+    file.chmod(0o600)
+    found = doctor(GATE__DEADLINE_SECONDS=12, GATE__LISTEN="0.0.0.0:8970")
+    assert "sample" in found["gate's secrets"].words
+    assert "changeme" not in found["gate's secrets"].words
+    assert not found["gate's deadline"].well
+    assert "other machines can reach" in found["gate's reach"].words
+
+    file.write_text(f"{SECRET}\n")
+    found = doctor(GATE__LISTEN="unix:/run/gate.sock")
+    assert found["gate's secrets"].well
+    assert SECRET not in str(found)
+    assert found["gate's reach"].well
+
+
+@contextmanager
+def answering() -> Iterator[int]:
+    """Something that answers /healthz as a gate does."""
+
+    class Healthy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_gate_that_answers_at_another_address_of_this_machine_is_reachable_whatever_it_listens_on(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surroundings, "_addresses", lambda: ["127.0.0.1"])  # stands for an outside address
+    with answering() as port:
+        found = doctor(GATE__STORE="media", GATE__LISTEN=f"127.0.0.1:{port}")
+    assert not found["gate's reach"].well
+    assert "it answers at 127.0.0.1" in found["gate's reach"].words
+
+
+class Lemmy(Database):
+    """A database whose role is as these tests want it."""
+
+    def __init__(self, *, readable: tuple[str, ...] = (), limits: tuple[str, ...] = (), refuses: bool = False) -> None:
+        self.readable, self.limits, self.refuses = readable, limits, refuses
+
+    def trace(self, aliases: object, urls: object, *, private_messages: bool) -> Trace:
+        if self.refuses:
+            raise Refused("permission denied for table local_image", hint="grant it")
+        return Trace("0.19", "database", (), (), limits=self.limits)
+
+    def secrets_readable(self) -> tuple[str, ...]:
+        return self.readable
+
+    def close(self) -> None: ...
+
+
+def test_a_role_that_may_read_too_much_or_too_little_is_told(doctor: Doctor) -> None:
+    lemmy = {"LEMMY__URL": "https://l.example"}
+    found = doctor(cast(Tracer, Lemmy()), **lemmy)
+    assert found["Lemmy"].well
+    assert found["Lemmy's secrets"].well
+
+    found = doctor(cast(Tracer, Lemmy(readable=("login_token.token",), limits=("no taglines",))), **lemmy)
+    assert "no taglines" in found["Lemmy"].words
+    assert not found["Lemmy"].well
+    assert "login_token.token" in found["Lemmy's secrets"].words
+    assert not found["Lemmy's secrets"].well
+
+    found = doctor(cast(Tracer, Lemmy(refuses=True)), **lemmy)
+    assert "permission denied" in found["Lemmy"].words
+
+
+def test_a_lemmy_without_credentials_is_told(doctor: Doctor) -> None:
+    assert "no credentials" in doctor(LEMMY__URL="https://l.example")["Lemmy"].words
