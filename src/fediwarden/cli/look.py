@@ -30,6 +30,7 @@ from fediwarden.errors import Exit, FediwardenError, Unreached
 from fediwarden.model import Blob, Look, ObjectRef, Standing, Step, StoreName
 from fediwarden.pipeline import Estimate, Tally, estimate, rejudge
 from fediwarden.policy import decide
+from fediwarden.stores.remainder import Remainder
 
 UNCALIBRATED = (
     "CLIP is NOT CALIBRATED: what it found informs and decides nothing, until `fediwarden calibrate` has seen your media"
@@ -114,7 +115,7 @@ def scan(
     stores: list[str] = typer.Argument(
         None,
         metavar="[STORE]...",
-        help="Configured names, folders, s3://bucket/prefix or sftp://user@host/folder. Default: every configured store.",
+        help="Configured names, folders, s3://bucket/prefix, sftp://user@host/folder or pictrs://host:port. Default: every configured store.",
     ),
     json: bool = JSON,
     only_estimate: bool = typer.Option(
@@ -147,6 +148,7 @@ def scan(
             _count(run, scanning.tally)
         seconds = time.monotonic() - started
         tally = scanning.tally
+        saved = [reader.saved for reader in readers if isinstance(reader, Remainder)]
         owed = sum(1 for _ in app.ledger.owed())
         totals = app.ledger.totals(looker.engine)
     if json:
@@ -155,6 +157,7 @@ def scan(
                 **_numbers(tally),
                 "seconds": round(seconds, 3),
                 "owed": owed,
+                "accounted": {"originals": sum(one.originals for one in saved), "variants": sum(one.variants for one in saved)},
                 "engine": looker.engine,
                 "policy": app.policy.digest,
                 "stores_unreached": {name: str(error) for name, error in tally.stores_down.items()},
@@ -162,6 +165,11 @@ def scan(
         )
     else:
         _table(tally, seconds, owed, cascaded=app.cascade is not None)
+        if saved:
+            result(
+                f"{sum(one.originals for one in saved):,} objects are originals of pict-rs, looked at there, and "
+                f"{sum(one.variants for one in saved):,} are renderings of those: not looked at one by one"
+            )
         result(
             f"{totals.not_scanned:,} of {totals.objects:,} objects of all stores are not scanned; `fediwarden list --not-scanned` says why"
         )
