@@ -1,19 +1,24 @@
-"""Proves a deployment end to end with a harmless marked picture on the administrator's own store; touches no other object."""
+"""Proves a deployment end to end with a harmless marked picture, on the administrator's own store or gate; touches no other object."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import http.client
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 from fediwarden.actions import Outcome, Warden
 from fediwarden.errors import FediwardenError, Gone
 from fediwarden.ledger import Ledger
-from fediwarden.model import Blob, Look, ObjectRef, Place, RunId, Standing, Step, StoreName
+from fediwarden.model import Blob, Look, ObjectRef, Place, RunId, Sha256, Standing, Step, StoreName
 from fediwarden.pipeline import Scan
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.vault import Vault
 
 PREFIX = "fediwarden-drill-"
+MOST = 16 << 20  # bytes that a drill picture may have when it comes back
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,10 @@ class OneObject:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """Everything one drill needs; `picture` is the PNG and `key` the name it gets in the store."""
+    """Everything one drill needs; `picture` is the PNG and `key` the name that is asked for it in the store.
+
+    A pict-rs names it after its content and may write it anew, so the stations go by what `put` returned.
+    """
 
     picture: bytes
     key: str
@@ -72,20 +80,25 @@ class Drill:
     identities: Sequence[Path]
     removes: bool
     allowance: int
+    facts: Mapping[str, str] = field(default_factory=dict)  # what the store's places need besides
 
     def put(self) -> Blob:
         """Write the picture into the store. Raises: Unreached, Refused, Occupied."""
-        ref = self.keeper.put_back(Place(self.keeper.name, self.key, "removed", "", {"content-type": "image/png"}), self.picture)
+        place = Place(self.keeper.name, self.key, "removed", "", {"content-type": "image/png", **self.facts})
+        ref = self.keeper.put_back(place, self.picture)
+        if ref.key != self.key:
+            return self.keeper.fetch(ref, MOST)
         return Blob.of(ref, self.picture, "image/png")
 
     def road(self, run: RunId, blob: Blob, scan: Scan) -> Iterator[Station]:
         """Station after station; stops at the first that fails."""
-        listed = any(ref.key == self.key for page in self.reader.list() for ref in page)
+        key = blob.ref.key
+        listed = any(ref.key == key for page in self.reader.list() for ref in page)
         yield Station("listed", listed, "the store lists it" if listed else "the store's listing does not hold it")
         if not listed:
             return
-        scan.run(run, [OneObject(self.reader, self.key)], lambda _: None)
-        entry = self.ledger.entry(self.reader.name, self.key)
+        scan.run(run, [OneObject(self.reader, key)], lambda _: None)
+        entry = self.ledger.entry(self.reader.name, key)
         look = entry.look if entry else None
         if look is None or look.standing is not Standing.SEEN:
             yield Station("looked at", False, (look.problem if look else "") or "nothing was recorded")
@@ -99,7 +112,7 @@ class Drill:
         yield from self._acted(blob)
 
     def _acted(self, blob: Blob) -> Iterator[Station]:
-        plan = self.warden.plan(allowance=0, drill_allowance=self.allowance, only=[self.key])
+        plan = self.warden.plan(allowance=0, drill_allowance=self.allowance, only=[blob.ref.key])
         yield Station(
             "owed",
             bool(plan.todo),
@@ -112,7 +125,7 @@ class Drill:
             yield Station("sealed", True, "left out: the profile keeps metadata only")
         else:
             yield Station("sealed", self.vault.check(blob.sha256), "in the drill vault")
-        gone = self._is_gone()
+        gone = self._is_gone(blob.ref.key)
         yield Station(
             "hidden",
             result.outcome is Outcome.DONE and gone,
@@ -123,13 +136,13 @@ class Drill:
         if self.removes and not self.identities:
             yield Station("restored", True, "left out: the vault holds the only copy; give --identity to try it")
             return
-        hidden = next(self.ledger.hidden(key=self.key, store=self.reader.name), None)
+        hidden = next(self.ledger.hidden(key=blob.ref.key, store=self.reader.name), None)
         if hidden is None:
             yield Station("restored", False, "the ledger does not know where it lies")
             return
         back = self.warden.restore(hidden, self.identities, "drill")
-        same = (
-            back.outcome is Outcome.DONE and self.reader.fetch(self.reader.stat(self.key), len(self.picture)).data == self.picture
+        same = back.outcome is Outcome.DONE and (
+            back.altered is not None or self.reader.fetch(self.reader.stat(blob.ref.key), MOST).data == blob.data
         )
         yield Station("restored", same, back.problem or "byte for byte")
 
@@ -140,13 +153,66 @@ class Drill:
         except Gone:
             pass  # hidden and not restored: the store no longer shows it
         except FediwardenError as error:
-            return Station("cleaned up", False, f"{error}; remove {self.key} by hand")
+            return Station("cleaned up", False, f"{error}; remove {blob.ref.key} by hand")
         self.ledger.record(run, [(Look(blob.ref, Standing.GONE, now, problem="the drill is over"), None)])
         return Station("cleaned up", True, "the drill picture is out of the store")
 
-    def _is_gone(self) -> bool:
+    def _is_gone(self, key: str) -> bool:
         try:
-            self.reader.stat(self.key)
+            self.reader.stat(key)
         except Gone:
             return True
         return False
+
+
+def through_gate(
+    listen: str, secret: str, picture: bytes, ledger: Ledger, vault: Vault | None, seconds: float
+) -> Iterator[Station]:
+    """Send the drill picture to a running gate, as pict-rs would, and see it refused, recorded and sealed; nothing is stored."""
+    name = Sha256(sha256(picture).hexdigest())
+    try:
+        status = _post(listen, f"/validate/{secret}", picture, seconds)
+    except (OSError, http.client.HTTPException) as error:
+        yield Station("answered", False, f"nothing answers at {listen} ({type(error).__name__}); is the gate running?")
+        return
+    known = status != http.client.NOT_FOUND
+    yield Station("answered", known, f"at {listen}" if known else "what answers there does not know this installation's secret")
+    if not known:
+        return
+    answers = ledger.uploads.answers(name)
+    yield Station("on record", bool(answers), "the ledger has the answer" if answers else "the ledger knows of no answer")
+    if not answers:
+        return
+    last = answers[-1]
+    refused = status >= http.client.BAD_REQUEST and not last.passed
+    yield Station("refused", refused, f"{last.why.value}{'' if refused else ': it passed'}{', as a debt' if last.debt else ''}")
+    yield Station("apart", last.drill, "counted as a drill" if last.drill else "it was not recognised as a drill")
+    if vault is None:
+        yield Station("sealed", True, "left out: the profile keeps metadata only")
+    else:
+        yield Station("sealed", vault.check(name), "in the drill vault" if vault.check(name) else "it is not in the drill vault")
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        """Open the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _post(listen: str, path: str, body: bytes, seconds: float) -> int:
+    if listen.startswith("unix:"):
+        connection: http.client.HTTPConnection = _Unix(listen.removeprefix("unix:"), seconds)
+    else:
+        host, _, port = listen.rpartition(":")
+        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=seconds)
+    with closing(connection):
+        connection.request("POST", path, body, {"Content-Type": "image/png"})
+        return connection.getresponse().status

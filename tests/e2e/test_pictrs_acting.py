@@ -6,6 +6,7 @@ from hashlib import sha256
 import pytest
 from tests.support.command import Home
 from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
+from tests.support.gate_process import running_gate
 from tests.support.media_makers import animation, still
 
 BAD = animation("gif", 3)
@@ -87,3 +88,23 @@ def test_what_pict_rs_writes_anew_is_said_to_differ_and_is_not_hidden_again(guar
     assert pictrs.data("bad.gif") == anew
     guarded.run("scan")
     assert guarded.run("apply", "--yes", "--json").last["owed"] == 0
+
+
+def test_a_drill_goes_the_whole_road_through_pict_rs_and_leaves_nothing(guarded: Home, pictrs: FakePictrs) -> None:
+    pictrs.put(GOOD, "image/png", alias="good.png")
+    stations = guarded.run("drill", "run", "media", "--identity", guarded.identities[0], "--json").lines
+    assert [station["station"] for station in stations if not station["passed"]] == []
+    assert {"sealed", "hidden", "restored", "cleaned up"} <= {station["station"] for station in stations}
+    assert [row.aliases.keys() for row in pictrs.rows.values()] == [{"good.png": ""}.keys()]
+
+
+def test_a_drill_is_refused_by_the_gate_and_sealed_apart_and_told_where_nothing_answers(guarded: Home) -> None:
+    with running_gate(guarded):
+        stations = guarded.run("drill", "gate", "--json").lines
+        assert [(station["station"], station["passed"]) for station in stations] == [
+            (name, True) for name in ("answered", "on record", "refused", "apart", "sealed")
+        ]
+    told = guarded.run("drill", "gate", expect=3).out
+    assert "is the gate running?" in told
+    status = guarded.run("status", "--json").last["gate"]
+    assert status["refused_today"] == {}

@@ -9,13 +9,15 @@ import typer
 
 from fediwarden.analysers.drill import make_picture
 from fediwarden.app import App
-from fediwarden.cli.common import JSON, build, recorded
+from fediwarden.cli.common import JSON, Run, build, recorded
 from fediwarden.cli.output import emit, plain, result
-from fediwarden.drill import PREFIX, Drill, Station
-from fediwarden.errors import CannotWrite, Exit, FediwardenError
+from fediwarden.drill import PREFIX, Drill, Station, through_gate
+from fediwarden.errors import CannotWrite, Exit, FediwardenError, Refused
 from fediwarden.model import RunId
 from fediwarden.stores.open import open_keeper, open_reader
-from fediwarden.stores.url import StoreSettings, parse_target
+from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
+
+ANSWERING = 5.0  # seconds over its deadline that a gate may take to be heard
 
 app = typer.Typer(
     name="drill",
@@ -64,19 +66,52 @@ def run(
     with recorded(built, "drill run", {"store": settings.name}) as command:
         for station in _road(built, settings, command.id, identity):
             stations.append(station)
-            if json:
-                emit({"station": station.name, "passed": station.passed, "detail": station.detail})
-            else:
-                result(f"{'ok    ' if station.passed else 'FAILED'} {station.name:<10} {plain(station.detail)}")
-        failed = [station.name for station in stations if not station.passed]
-        command.counts.update({"stations": len(stations), "failed": len(failed)})
+            _tell(station, json=json)
+        return _ended(command, stations, "the road", json=json)
+
+
+@app.command(short_help="See a drill picture refused by the running gate.")
+def gate(json: bool = JSON) -> int:
+    """Send a drill picture to the running gate, as pict-rs would, and see it refused, on record and sealed apart.
+
+    Nothing is stored anywhere but in the drill vault. Uses the first of the gate's secrets.
+    Exit code 3 if a station failed.
+    """
+    from fediwarden.gate import secrets as gate_secrets
+
+    built = build()
+    known = gate_secrets.read(built.gate_secrets)
+    listen = built.settings.gate.listen
+    vault = built.vault(drill=True) if built.profile.keep == "preserve" else None
+    picture = make_picture(built.drill_key, built.clock(), timedelta(hours=1))
+    seconds = built.settings.gate.deadline_seconds + ANSWERING
+    with recorded(built, "drill gate", {"listen": listen}) as command:
+        stations: list[Station] = []
+        for station in through_gate(listen, known.first, picture, built.ledger, vault, seconds):
+            stations.append(station)
+            _tell(station, json=json)
+        return _ended(command, stations, "the gate", json=json)
+
+
+def _tell(station: Station, *, json: bool) -> None:
+    if json:
+        emit({"station": station.name, "passed": station.passed, "detail": station.detail})
+    else:
+        result(f"{'ok    ' if station.passed else 'FAILED'} {station.name:<10} {plain(station.detail)}")
+
+
+def _ended(command: Run, stations: list[Station], what: str, *, json: bool) -> int:
+    failed = [station.name for station in stations if not station.passed]
+    command.counts.update({"stations": len(stations), "failed": len(failed)})
     if not json:
-        result("the road works end to end" if not failed else f"the road is broken at: {', '.join(failed)}")
+        result(f"{what} works end to end" if not failed else f"{what} is broken at: {', '.join(failed)}")
     return Exit.NOT_SCANNED if failed else Exit.OK
 
 
 def _road(app: App, settings: StoreSettings, run: RunId, identities: list[Path]) -> list[Station]:
     stations: list[Station] = []
+    pictrs = parse_target(settings.url).kind is TargetKind.PICTRS
+    key = f"{_prefix(settings)}{PREFIX}{secrets.token_hex(8)}.png"
     with (
         closing(open_reader(settings, environment=app.environment, stop=app.stop)) as reader,
         closing(open_keeper(settings, environment=app.environment, stop=app.stop)) as keeper,
@@ -85,18 +120,25 @@ def _road(app: App, settings: StoreSettings, run: RunId, identities: list[Path])
     ):
         drill = Drill(
             picture=make_picture(app.drill_key, app.clock(), timedelta(hours=1)),
-            key=f"{_prefix(settings)}{PREFIX}{secrets.token_hex(8)}.png",
+            key=key,
             reader=reader,
             keeper=keeper,
             ledger=app.ledger,
             warden=warden,
             vault=app.vault(drill=True) if app.profile.keep == "preserve" else None,
             identities=identities,
-            removes=settings.hide == "remove",
+            removes=settings.hide == "remove" or pictrs,
+            facts={"aliases": key} if pictrs else {},
             allowance=app.settings.acting.drill_allowance,
         )
-        blob = drill.put()
-        stations.append(Station("put", True, drill.key))
+        try:
+            blob = drill.put()
+        except Refused as error:
+            if not pictrs:
+                raise
+            words = f"{error}. A gate in front of pict-rs refuses a drill picture, rightly: `fediwarden drill gate` tries that"
+            return [Station("put", False, words)]
+        stations.append(Station("put", True, blob.ref.key))
         try:
             stations.extend(drill.road(run, blob, app.scan(looker, partial=True)))
         except FediwardenError as error:
