@@ -394,8 +394,10 @@ class FakePictrs:
             if self.job_delay is None:
                 continue
             with self.lock:
-                for _ in range(len(self.jobs)):  # what these queue waits for the next turn
+                waiting = len(self.jobs)
+                for _ in range(waiting):  # what these queue waits for the next turn
                     self.jobs.popleft()()
+                if waiting:
                     self.changed()
 
     # -- answering --------------------------------------------------------------------------------------------------------
@@ -674,6 +676,38 @@ def _part(header: str, body: bytes) -> _Part:
         if found and name and filename and name[1] == "images[]":
             return _Part(data, filename[1], kind[1] if kind else "application/octet-stream")
     raise Refusal(400, "No files present in upload", "validate-no-files")
+
+
+def mirrored(fake: FakePictrs, url: str) -> None:
+    """Keep the rows in a PostgreSQL database with the tables of `sql/pictrs.sql`, from now on."""
+    import psycopg
+
+    lock = threading.Lock()
+
+    def write() -> None:
+        with lock, psycopg.connect(url) as connection:
+            cursor = connection.cursor()
+            cursor.execute("TRUNCATE hashes, variants, aliases, details, proxies CASCADE")
+            for row in fake.rows.values():
+                name = base64.b64encode(row.hash).decode()
+                cursor.execute(
+                    "INSERT INTO hashes (hash, identifier, created_at) VALUES (%s, %s, %s)",
+                    (name, row.identifier, row.at.astimezone(UTC).replace(tzinfo=None)),
+                )
+                if row.details is not None:
+                    cursor.execute("INSERT INTO details VALUES (%s, %s)", (row.identifier, json.dumps(row.details)))
+                for alias, token in row.aliases.items():
+                    cursor.execute("INSERT INTO aliases VALUES (%s, %s, %s)", (alias, name, token))
+                for variant, identifier in row.variants.items():
+                    cursor.execute(
+                        "INSERT INTO variants (hash, variant, identifier) VALUES (%s, %s, %s)", (name, variant, identifier)
+                    )
+            for address, alias in fake.proxies.items():
+                cursor.execute("INSERT INTO proxies (url, alias) VALUES (%s, %s)", (address, alias))
+
+    fake.changed = write
+    with fake.lock:
+        write()
 
 
 @contextmanager
