@@ -54,13 +54,17 @@ class World:
         self.keeper.close()
 
 
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> str:
+    """One for all tests of a worker: `mirrored` empties it first."""
+    return postgres.database(Path("pictrs.sql"))
+
+
 @pytest.fixture(params=["http", "database"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[World]:
     with running_pictrs() as fake:
-        database = ""
-        if request.param == "database":
-            postgres: Postgres = request.getfixturevalue("postgres")
-            database = postgres.database(Path("pictrs.sql"))
+        database = request.getfixturevalue("database") if request.param == "database" else ""
+        if database:
             mirrored(fake, database)
         with closing(World(fake, settings_of(fake, tmp_path, database), with_database=bool(database))) as made:
             yield made
@@ -165,10 +169,8 @@ def test_other_bytes_than_the_key_says_are_no_look_at_it(http: World) -> None:
 
 
 def test_fetch_and_stat_from_many_threads(world: World) -> None:
-    keys = []
-    for number in range(30):
-        world.fake.put(b"%d" % number * 1000)
-        keys.append(key_of(b"%d" % number * 1000))
+    world.fake.put_many([(b"%d" % number * 1000, "image/jpeg", f"{number}.jpeg") for number in range(30)])
+    keys = [key_of(b"%d" % number * 1000) for number in range(30)]
 
     def one(key: str) -> bytes:
         return world.reader.fetch(world.reader.stat(key), LIMIT).data
@@ -218,8 +220,7 @@ def test_a_wrong_key_is_refused_with_its_right_name_and_shown_nowhere(http: Worl
     assert KEY not in f"{refused.value!r} {http.reader.server!r} {refused.value.__cause__!r}"
 
 
-def test_the_right_to_read_without_tokens_is_enough_for_the_database(postgres: Postgres, tmp_path: Path) -> None:
-    database = postgres.database(Path("pictrs.sql"))
+def test_the_right_to_read_without_tokens_is_enough_for_the_database(postgres: Postgres, database: str, tmp_path: Path) -> None:
     with running_pictrs() as fake:
         mirrored(fake, database)
         far = fake.proxied("https://img.example/x.png?a=1&b=2", NOISE, "image/png")
@@ -247,10 +248,10 @@ def test_the_right_to_read_without_tokens_is_enough_for_the_database(postgres: P
         reader.close()
 
 
-def test_the_database_is_opened_read_only_and_its_address_is_in_no_error(postgres: Postgres) -> None:
+def test_the_database_is_opened_read_only_and_its_address_is_in_no_error(postgres: Postgres, database: str) -> None:
     import psycopg
 
-    repository = Repository(postgres.database(Path("pictrs.sql")))
+    repository = Repository(database)
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         repository._open().execute("INSERT INTO hashes VALUES ('x', 'y')")
     repository.close()
@@ -258,14 +259,14 @@ def test_the_database_is_opened_read_only_and_its_address_is_in_no_error(postgre
         with pytest.raises(error) as raised:
             Repository(address, seconds=2).page()
         assert "s3cret" not in f"{raised.value} {raised.value.hint} {raised.value.__cause__!r} {Repository(address)!r}"
-    other = Repository(postgres.database())
+    other = Repository(postgres.url("postgres"))
     with pytest.raises(Refused, match="not the repository"):
         other.page()
     other.close()
 
 
-def test_a_broken_connection_to_the_database_is_opened_again(postgres: Postgres) -> None:
-    database = postgres.database(Path("pictrs.sql"))
+def test_a_broken_connection_to_the_database_is_opened_again(database: str) -> None:
+    run_sql(database, "DELETE FROM proxies; DELETE FROM aliases; DELETE FROM variants; DELETE FROM hashes")
     repository = Repository(database)
     repository.page()
     run_sql(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fediwarden'")
@@ -369,11 +370,12 @@ def test_a_listing_that_breaks_off_raises(world: World, monkeypatch: pytest.Monk
         world.fake.put(b"%d" % number)
     if world.with_database:
         monkeypatch.setattr("fediwarden.platforms.pictrs.repository.AT_ONCE", 2)
-        url = world.reader.server.repository
-        assert url is not None
+        repository = world.reader.server.repository
+        assert repository is not None
         pages = world.reader.list()
         next(pages)
-        run_sql(url._url, "DROP TABLE proxies")
+        monkeypatch.setattr(repository, "_url", "postgresql://127.0.0.1:9/x")
+        repository.close()
     else:
         small_pages(world.reader, monkeypatch, 2)
         pages = world.reader.list()
@@ -451,8 +453,7 @@ def test_fact_2_bytes_are_found_by_their_hash_and_aliases_by_their_bytes(world: 
     assert server.identifier("none.png") is None
 
 
-def test_the_database_tells_what_a_key_of_the_bucket_is(postgres: Postgres) -> None:
-    database = postgres.database(Path("pictrs.sql"))
+def test_the_database_tells_what_a_key_of_the_bucket_is(database: str) -> None:
     with running_pictrs() as fake:
         mirrored(fake, database)
         alias = fake.put(NOISE)
@@ -670,7 +671,9 @@ def test_0_4_is_purged_and_put_back(old: World) -> None:
 
     place = old.keeper.remove(ref, sha(NOISE))
 
-    assert old.fake.rows == {}
+    assert [old.fake.row(alias) for alias in aliases] == [None, None]
+    old.fake.tick()
+    assert old.fake.purged()
     assert old.keeper.remove(ref, sha(NOISE)).facts["aliases"] == place.facts["aliases"]
     back = old.keeper.put_back(place, NOISE)
     assert old.keeper.put_back(place, NOISE).key == back.key == "a.jpeg"

@@ -686,24 +686,28 @@ def mirrored(fake: FakePictrs, url: str) -> None:
 
     def write() -> None:
         with lock, psycopg.connect(url) as connection:
-            cursor = connection.cursor()
-            cursor.execute("TRUNCATE hashes, variants, aliases, details, proxies CASCADE")
-            for row in fake.rows.values():
-                name = base64.b64encode(row.hash).decode()
+            named = [(base64.b64encode(row.hash).decode(), row) for row in fake.rows.values()]
+            with connection.cursor() as cursor:
                 cursor.execute(
-                    "INSERT INTO hashes (hash, identifier, created_at) VALUES (%s, %s, %s)",
-                    (name, row.identifier, row.at.astimezone(UTC).replace(tzinfo=None)),
+                    "DELETE FROM proxies; DELETE FROM variants; DELETE FROM aliases; DELETE FROM details; DELETE FROM hashes"
                 )
-                if row.details is not None:
-                    cursor.execute("INSERT INTO details VALUES (%s, %s)", (row.identifier, json.dumps(row.details)))
-                for alias, token in row.aliases.items():
-                    cursor.execute("INSERT INTO aliases VALUES (%s, %s, %s)", (alias, name, token))
-                for variant, identifier in row.variants.items():
-                    cursor.execute(
-                        "INSERT INTO variants (hash, variant, identifier) VALUES (%s, %s, %s)", (name, variant, identifier)
-                    )
-            for address, alias in fake.proxies.items():
-                cursor.execute("INSERT INTO proxies (url, alias) VALUES (%s, %s)", (address, alias))
+                cursor.executemany(
+                    "INSERT INTO hashes (hash, identifier, created_at) VALUES (%s, %s, %s)",
+                    [(name, row.identifier, row.at.astimezone(UTC).replace(tzinfo=None)) for name, row in named],
+                )
+                cursor.executemany(
+                    "INSERT INTO details VALUES (%s, %s)",
+                    [(row.identifier, json.dumps(row.details)) for _, row in named if row.details is not None],
+                )
+                cursor.executemany(
+                    "INSERT INTO aliases VALUES (%s, %s, %s)",
+                    [(alias, name, token) for name, row in named for alias, token in row.aliases.items()],
+                )
+                cursor.executemany(
+                    "INSERT INTO variants (hash, variant, identifier) VALUES (%s, %s, %s)",
+                    [(name, variant, identifier) for name, row in named for variant, identifier in row.variants.items()],
+                )
+                cursor.executemany("INSERT INTO proxies (url, alias) VALUES (%s, %s)", list(fake.proxies.items()))
 
     fake.changed = write
     with fake.lock:
