@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("fediwarden")
 
+BEGAN = "began"  # when the connection came, where the server tells it: the deadline counts from there
 NEUTRAL = "This file was not accepted."
 DRAINED = 1 << 20  # bytes of a stranger's body that are read, so that the answer is heard before the connection closes
 DRAINING = 1.0  # seconds of that at most
@@ -48,7 +49,7 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
         return await nothing(request) if error.status_code in (404, 405) else answer({"msg": NEUTRAL}, error.status_code)
 
     async def ask(face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str]) -> JSONResponse:
-        began = time.monotonic()
+        began = request.scope.get("state", {}).get(BEGAN, time.monotonic())
         if not secrets.fit(secret):
             return await nothing(request)
         claimed = request.headers.get("content-type", "")[:200]

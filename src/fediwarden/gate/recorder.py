@@ -16,7 +16,6 @@ from fediwarden.model import Answer, Decision, Look, RunId
 log = structlog.get_logger("fediwarden")
 
 AT_ONCE = 64  # entries in one transaction at most
-GATHER = 0.003  # seconds to wait for more of them
 
 
 class Record(Protocol):
@@ -74,7 +73,7 @@ class Recorder:
         entries = [first]
         while len(entries) < AT_ONCE:
             try:
-                entry = self._entries.get(timeout=GATHER)
+                entry = self._entries.get_nowait()  # what came while the last ones were written; waiting for more gains nothing
             except Empty:
                 break
             if entry is None:
@@ -101,10 +100,11 @@ class Recorder:
                 _fail(entries, ours)
         else:
             for entry in entries:
-                for answer in entry.answers:
-                    self._recorded(answer)
                 with suppress(InvalidStateError):
                     entry.future.set_result(None)
+            for entry in entries:
+                for answer in entry.answers:
+                    self._recorded(answer)
 
 
 def _fail(entries: Sequence[_Entry], error: FediwardenError) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.gate.core import CLOSING, Gate
+from fediwarden.gate.faces import BEGAN
 
 if TYPE_CHECKING:
     import uvicorn
@@ -126,6 +128,7 @@ def server_of(app: "FastAPI") -> "uvicorn.Server":
         """One connection; whoever says nothing is not waited for."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self.app_state = {**self.app_state, BEGAN: time.monotonic()}
             super().connection_made(transport)
             if len(self.connections) > MOST:
                 transport.abort()
