@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Event
 
-from fediwarden.errors import Changed, Gone, Unsettled
+from fediwarden.errors import Changed, Gone, TooLarge, Unsettled
 from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, StoreName
 from fediwarden.platforms.pictrs.hashes import key_time
 from fediwarden.platforms.pictrs.repository import Repository
@@ -247,7 +247,7 @@ class PlatformFirst:
                     item = self._pictrs.item(key)
                     if self._pictrs.fetch(self._pictrs.stat(key), max(ref.size, 1)).sha256 == sha256:
                         return item
-                except Gone:
+                except (Gone, TooLarge):  # too large to be these bytes
                     continue
         return None
 
