@@ -11,7 +11,7 @@ PARITY := .work/parity
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: ## make .venv with everything the tests need
@@ -60,6 +60,14 @@ fuzz: ## throw damaged files at the cage (SECONDS=600)
 .PHONY: soak
 soak: ## kill -9 scan, apply and restore hundreds of times (TIMES=25)
 	FEDIWARDEN_SOAK=$(TIMES) $(BIN)/python -m pytest tests/e2e/test_kill.py -k random -q
+
+.PHONY: soak-gate
+soak-gate: ## kill -9 the gate, or whoever writes to the ledger, under load (TIMES=25)
+	FEDIWARDEN_SOAK=$(TIMES) $(BIN)/python -m pytest tests/e2e/test_gate_soak.py -q
+
+.PHONY: fuzz-gate
+fuzz-gate: ## throw broken requests at a running gate (SECONDS=600)
+	$(BIN)/python -m tests.fuzz.fuzz_gate --seconds $(SECONDS)
 
 .PHONY: docs
 docs: ## hold the documents to the program

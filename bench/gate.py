@@ -4,7 +4,7 @@
 
 The first two ask the program's own gate, with the models of the installation, over HTTP, one request after another. The burst
 goes through a stand-in for pict-rs at a gate whose looks take `--slow` seconds each, on two threads; the uploads begin together.
-Exit code 1 if a promise is broken: p99 of known content under 10 ms, p95 of new pictures under 400 ms, no answer of the burst
+Exit code 1 if a promise is broken: p99 of known content under 10 ms (in the middle one of five rounds), p95 of new pictures under 400 ms, no answer of the burst
 late, unrecorded or another's, no debt left.
 """
 
@@ -33,6 +33,7 @@ KNOWN_P99 = 10.0  # milliseconds
 NEW_P95 = 400.0
 DEADLINE = 8.0  # seconds
 WARM_UP = 5
+ROUNDS = 5  # of known content; the one in the middle counts, so that a neighbour's minute does not
 
 
 def main() -> int:
@@ -50,7 +51,12 @@ def main() -> int:
         pictures = list(jpegs(options.new + WARM_UP))
         times = [asked(gate, picture) for picture in pictures][WARM_UP:]
         facts["new"] = told(times)
-        facts["known"] = told([asked(gate, pictures[number % len(pictures)]) for number in range(options.known)])
+        rounds = [
+            told([asked(gate, pictures[number % len(pictures)]) for number in range(options.known // ROUNDS)])
+            for _ in range(ROUNDS)
+        ]
+        facts["known"] = sorted(rounds, key=lambda one: one["p99_ms"])[ROUNDS // 2]
+        facts["known_p99_ms_of_rounds"] = [one["p99_ms"] for one in rounds]
     with a_home() as home, running_pictrs() as fake:
         prepare(home, fake, deadline_seconds=DEADLINE, workers=2, in_flight_mb=64)
         data = bodies(options.burst, options.kilobytes)
@@ -62,6 +68,7 @@ def main() -> int:
         "passed": came.passed,
         "debts": came.debts,
         "longest_s": round(came.longest, 2),
+        "longest_in_the_gate_s": round(came.recorded, 2),
         "until_paid_s": round(came.until_paid, 1),
         "memory_before_mb": round(came.before_kb / 1000),
         "memory_peak_mb": round(came.peak_kb / 1000),
@@ -74,7 +81,7 @@ def main() -> int:
         print(json.dumps(facts))
     else:
         for name, value in facts.items():
-            print(f"{name:>10}  {value}")
+            print(f"{name:>22}  {value}")
     return 0 if kept else 1
 
 

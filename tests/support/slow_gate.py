@@ -25,6 +25,7 @@ from fediwarden.ledger import Ledger
 from fediwarden.model import Blob, EngineVersion, Sha256, Why
 
 ENGINE = "slow"
+LEMMY = 2.0  # seconds that Lemmy waits longer than the gate's deadline
 
 
 def prepare(home: Home, fake: FakePictrs, **settings: object) -> None:
@@ -36,6 +37,12 @@ def prepare(home: Home, fake: FakePictrs, **settings: object) -> None:
     home.add_store("pictrs", url=f"pictrs://127.0.0.1:{fake.port}", credentials="pictrs.toml")
     home.settings |= {"FEDIWARDEN_POLICY__FILE": "policy.toml", "FEDIWARDEN_GATE__STORE": "pictrs"}
     home.settings |= {f"FEDIWARDEN_GATE__{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def command(home: Home, seconds: float) -> list[str]:
+    """What starts the process."""
+    home.settings["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return [sys.executable, "-m", "tests.support.slow_gate", str(seconds)]
 
 
 def bodies(count: int, kilobytes: int, seed: int = 1) -> list[bytes]:
@@ -54,7 +61,8 @@ class Burst:
     """What came of one burst."""
 
     outcomes: tuple[tuple[Sha256, bool, Upload], ...]  # content, whether it is bad, what the one who uploaded was told
-    longest: float  # seconds until the slowest answer
+    longest: float  # seconds until the slowest answer, as the one who uploaded saw it: with what a busy pict-rs adds
+    recorded: float  # the same as the gate saw it
     until_paid: float  # seconds from the last answer until no debt was open
     before_kb: int  # memory of the gate
     peak_kb: int
@@ -76,8 +84,7 @@ def burst(home: Home, fake: FakePictrs, data: Sequence[bytes], *, seconds: float
         deadline: of the gate, as configured.
         patience: seconds that the debts may take.
     """
-    home.settings["PYTHONPATH"] = str(Path(__file__).parents[2])
-    with running_gate(home, [sys.executable, "-m", "tests.support.slow_gate", str(seconds)]) as gate:
+    with running_gate(home, command(home, seconds)) as gate:
         fake.validator = gate.url
         before = _memory(gate, "VmRSS")
         with ThreadPoolExecutor(len(data)) as pool:
@@ -104,13 +111,15 @@ def burst(home: Home, fake: FakePictrs, data: Sequence[bytes], *, seconds: float
             ]
             longest = max(took for _, took in outcomes)
             whys: dict[tuple[bool, Why], int] = {}
+            recorded = 0.0
             for content in {content for content, _, _ in facts}:
                 for answer in ledger.uploads.answers(content):
+                    recorded = max(recorded, answer.milliseconds / 1000)
                     whys[answer.passed, answer.why] = whys.get((answer.passed, answer.why), 0) + 1
             wrong = (*_wrong(ledger, facts), *(["a debt was not paid"] if paid > patience else []))
-            if longest > deadline:
-                wrong = (*wrong, f"an answer took {longest:.2f} s")
-    return Burst(tuple(facts), longest, paid, before, peak, whys, len(debts), wrong)
+            if recorded > deadline or longest > deadline + LEMMY:
+                wrong = (*wrong, f"an answer took {longest:.2f} s, {recorded:.2f} in the gate")
+    return Burst(tuple(facts), longest, recorded, paid, before, peak, whys, len(debts), wrong)
 
 
 def _wrong(ledger: Ledger, facts: Sequence[tuple[Sha256, bool, Upload]]) -> list[str]:

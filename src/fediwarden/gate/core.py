@@ -35,7 +35,7 @@ from fediwarden.vault import Vault
 
 log = structlog.get_logger("fediwarden")
 
-RESERVE = 0.75  # seconds of the deadline that are kept for putting the answer on record
+RESERVE = 1.0  # seconds of the deadline, a third of it at most, that are kept for putting the answer on record
 CLOSING = 3.0  # seconds that an answer may take once the gate is being stopped
 RESTORING = timedelta(minutes=2)  # how long after a restore began an altered copy may come in
 NEAR = 0.05  # how far scores of the same picture lie apart when pict-rs has written it anew
@@ -112,6 +112,7 @@ class Gate:
         self._clock = clock
         self._store = store
         self._run = run
+        self._reserve = min(RESERVE, settings.deadline_seconds / 3)
         self.counts = Counts()
         self.desk = Desk(looks.look, self._finished, workers=workers, queue=settings.queue, in_flight=settings.in_flight_mb << 20)
         self.recorder = Recorder(ledger.record, run, self._count)
@@ -168,7 +169,7 @@ class Gate:
         why = Why.LARGE
         whole = False
         try:
-            async with asyncio.timeout(max(0.0, self._by(deadline) - RESERVE - time.monotonic())):
+            async with asyncio.timeout(max(0.0, self._by(deadline) - self._reserve - time.monotonic())):
                 async for chunk in chunks:
                     size += len(chunk)
                     digest.update(chunk)
@@ -199,7 +200,7 @@ class Gate:
         try:
             outcome = await self._known(body)
             if outcome is not None and not outcome.passed:
-                await asyncio.sleep(max(0.0, min(began + self.desk.usual, self._by(deadline) - RESERVE) - time.monotonic()))
+                await asyncio.sleep(max(0.0, min(began + self.desk.usual, self._by(deadline) - self._reserve) - time.monotonic()))
             if outcome is None:
                 job = self.desk.join(body.sha256)
                 if job is None and body.data is not None:
@@ -268,7 +269,7 @@ class Gate:
         """What came of a job; the caller no longer waits for it when this returns (but still does when it is cancelled)."""
         waiting = asyncio.wrap_future(job.future)
         waiting.add_done_callback(_heard)
-        await self._until(waiting, self._by(deadline) - RESERVE)
+        await self._until(waiting, self._by(deadline) - self._reserve)
         if not waiting.done():
             late = self._unscanned(Why.LATE, body.claimed)
             if not late.passed:

@@ -1,6 +1,7 @@
 """The listening socket and the signals: stopping answers what is in hand, and starting anew keeps the socket open."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -186,6 +187,8 @@ def serve(app: "FastAPI", gate: Gate, bound: socket.socket) -> Ended:
             loop.add_signal_handler(number, end, number)
         await server.serve(sockets=[bound.dup()])
 
+    gc.collect()
+    gc.freeze()  # what is there now stays; looking through it again and again would hold up answers
     asyncio.run(run())
     return ended
 
