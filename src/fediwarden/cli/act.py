@@ -27,7 +27,7 @@ Around = Mapping[tuple[StoreName, str], Radius]  # by store and key
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(short_help="Hide what is suspected: sealed first, within a daily allowance.")(apply)
-    app.command()(restore)
+    app.command(short_help="Put hidden objects back, byte for byte.")(restore)
 
 
 def apply(
