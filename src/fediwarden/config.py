@@ -220,7 +220,8 @@ class WatchSettings(_Section):
         24, description="Hours between two complete listings, which prove that nothing was missed and find what is gone."
     )
     overlap_minutes: Annotated[int, Field(ge=1, le=10080)] = Field(
-        60, description="How far questions for new objects reach back behind what is known, for clocks that differ and late arrivals."
+        60,
+        description="How far questions for new objects reach back behind what is known, for clocks that differ and late arrivals.",
     )
     act: Literal["never", "ask", "allowance"] = Field(
         "never",
@@ -230,7 +231,8 @@ class WatchSettings(_Section):
         "", description="Address and port for Prometheus and /healthz, such as 127.0.0.1:9470; empty: nothing listens."
     )
     blind_minutes: Annotated[int, Field(ge=1, le=10080)] = Field(
-        60, description="Minutes without an answer of a store, or without any look that worked, after which watching counts as blind."
+        60,
+        description="Minutes without an answer of a store, or without any look that worked, after which watching counts as blind.",
     )
 
 
