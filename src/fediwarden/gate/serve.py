@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import socket
@@ -136,6 +137,13 @@ def server_of(app: "FastAPI") -> "uvicorn.Server":
             else:
                 self.loop.call_later(HEARING, self._heard)
 
+        def send_400_response(self, msg: str) -> None:
+            request: object = self.cycle
+            if request is None:
+                super().send_400_response(msg)
+            else:  # what broke is the body of a request whose answer may be under way: no second one
+                self.transport.close()
+
         def _heard(self) -> None:
             request: object = self.cycle  # None until there is one, whatever its type says
             if request is None:
@@ -172,6 +180,7 @@ def server_of(app: "FastAPI") -> "uvicorn.Server":
 
 def serve(app: "FastAPI", gate: Gate, bound: socket.socket) -> Ended:
     """Take requests until a signal comes; what is in hand is answered before this returns. The socket stays open."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' broken requests would fill the log
     server = server_of(app)
     ended = Ended()
 
