@@ -256,8 +256,7 @@ class StoreWatch:
             self.sweep()
             return True
         if self._bench.ticks() >= self._retry_at:
-            self.go_through_backlog()
-            return self._hurry.is_set()
+            return self.go_through_backlog() is not None
         return False
 
     def _sweep_is_due(self) -> bool:

@@ -1,0 +1,338 @@
+"""One store, watched: nothing is missed, whatever ends the process or the store, and an idle store costs next to nothing."""
+
+import random
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from threading import Thread, Timer
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.core import Opener
+from tests.support.watching import DatedStore, NewestStore, Watching
+
+from fediwarden.errors import CannotWrite, Unreached
+from fediwarden.ledger.watching import Watching as Marks
+from fediwarden.stores.memory import MemoryStore
+from fediwarden.watch.store import AT_ONCE, RETRY_FIRST
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with capture_logs():
+        yield
+
+
+@pytest.fixture(params=[DatedStore, NewestStore, MemoryStore], ids=["dated keys", "newest", "listing"])
+def watching(request: pytest.FixtureRequest) -> Watching:
+    """Every kind of signal that is asked."""
+    made = Watching(request.param())
+    made.upload(b"dark, the first")
+    made.watch.sweep()
+    made.watch.round()
+    made.pass_time(hours=2)
+    return made
+
+
+def test_what_comes_in_is_looked_at_in_the_next_round_and_once(watching: Watching) -> None:
+    watching.upload(b"bad", 1)
+    watching.upload(b"dark", 2)
+    assert watching.watch.round() == 2
+    assert watching.not_looked_at == []
+    assert len(list(watching.core.ledger.owed())) == 1
+
+    opened = len(watching.core.opener.opened)
+    for _ in range(5):
+        watching.pass_time(minutes=1)
+        assert watching.watch.round() == 0
+    assert len(watching.core.opener.opened) == opened
+
+
+def test_what_came_in_while_nobody_watched_is_found_from_where_it_was(watching: Watching) -> None:
+    for hour in range(72):
+        watching.upload(b"dark while away %d" % hour, hour)
+        watching.pass_time(hours=1)
+    watching.begin()
+
+    watching.watch.round()
+    assert watching.not_looked_at == []
+
+
+def test_an_overlap_catches_what_arrives_late(watching: Watching) -> None:
+    watching.upload(b"dark", 1)
+    watching.watch.round()
+    watching.upload(b"dark, dated before the other", 2, at=watching.clock() - timedelta(minutes=30))
+
+    watching.watch.round()
+    assert watching.not_looked_at == []
+
+
+def test_a_round_that_is_cut_off_leaves_its_objects_to_the_gaps_and_the_position_where_it_was(watching: Watching) -> None:
+    watching.upload(b"dark", 1)
+
+    def fetch_fails(step: str, key: str) -> None:
+        if step == "fetch":
+            raise Unreached("the store went away")
+
+    watching.store.before = fetch_fails
+    watching.watch.round()
+    assert len(watching.not_looked_at) == 1
+    watching.store.before = None
+    watching.begin()
+    watching.pass_time(seconds=RETRY_FIRST + 1)
+    while watching.watch.fill():
+        pass
+    assert watching.not_looked_at == []
+
+
+def test_a_store_that_gives_no_answer_is_told_and_its_position_stays(watching: Watching) -> None:
+    def gone(step: str, key: str) -> None:
+        raise Unreached("no answer")
+
+    watching.upload(b"dark", 1)
+    watching.store.before = gone
+    with pytest.raises(Unreached):
+        watching.watch.round()
+    watching.store.before = None
+    watching.watch.round()
+
+    assert watching.not_looked_at == []
+
+
+def test_a_ledger_that_takes_no_more_stops_the_round_and_nothing_counts_as_met(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching.upload(b"dark", 1)
+
+    def full(*_: object) -> None:
+        raise CannotWrite("disk full")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(watching.core.ledger, "settle", full)
+        with pytest.raises(CannotWrite):
+            watching.watch.round()
+    watching.watch.round()
+    assert watching.not_looked_at == []
+
+
+def test_a_flood_is_put_into_the_ledger_at_once_and_looked_at_in_the_gaps() -> None:
+    watching = Watching(DatedStore())
+    watching.upload(b"dark, the first")
+    watching.watch.sweep()
+    watching.watch.round()
+    watching.pass_time(hours=2)
+    for number in range(AT_ONCE + 100):
+        watching.upload(b"dark %d" % number, number)
+
+    assert watching.watch.round() == AT_ONCE + 100
+    assert len(watching.not_looked_at) == 100
+    assert watching.watch.fill()
+    assert watching.not_looked_at == []
+
+
+def test_a_sweep_finds_what_no_signal_told_and_what_is_gone() -> None:
+    watching = Watching(DatedStore())
+    first = watching.upload(b"dark, the first")
+    watching.watch.fill()
+    watching.watch.round()
+    watching.store.put("not/dated.jpg", b"bad")
+    watching.store.delete(first)
+    watching.watch.round()
+    assert watching.not_looked_at == ["not/dated.jpg"]
+
+    watching.pass_time(hours=25)
+    assert watching.watch.fill()
+    assert watching.not_looked_at == []
+    entry = watching.core.ledger.entry(watching.store.name, first)
+    assert entry is not None
+    assert entry.gone
+
+
+def test_a_sweep_takes_back_nothing_that_came_in_while_it_listed() -> None:
+    watching = Watching(NewestStore())
+    watching.upload(b"dark, the first")
+    watching.watch.round()
+    late: list[str] = []
+
+    def meanwhile(step: str, key: str) -> None:
+        if step == "fetch" and not late:
+            late.append(watching.upload(b"dark, behind the listing's back", 7))
+            round_of_its_own = Thread(target=watching.watch.round)
+            round_of_its_own.start()
+            round_of_its_own.join()
+
+    listing = watching.store.list
+
+    def listing_that_is_over(*_: object) -> object:
+        pages = list(listing())
+        return iter(pages)
+
+    watching.store.put("older", b"dark, for the sweep")
+    watching.store.list = listing_that_is_over  # type: ignore[method-assign, assignment]
+    watching.store.before = meanwhile
+    watching.watch.sweep()
+
+    entry = watching.core.ledger.entry(watching.store.name, late[0])
+    assert entry is not None
+    assert not entry.gone
+
+
+def test_a_sweep_that_is_cut_off_is_due_again_and_declares_nothing_gone() -> None:
+    watching = Watching(DatedStore())
+    watching.upload(b"dark")
+    watching.watch.sweep()
+    watching.pass_time(hours=25)
+    watching.upload(b"dark", 2)
+
+    def listing_fails(step: str, key: str) -> None:
+        if step == "list":
+            raise Unreached("no answer")
+
+    watching.store.before = listing_fails
+    watching.watch.sweep()
+    assert not any(entry.gone for entry in watching.core.ledger.entries())
+    watching.store.before = None
+    watching.pass_time(hours=1)
+    assert watching.watch.fill()
+    assert watching.not_looked_at == []
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-2), timedelta(days=2)], ids=["back", "forth"])
+def test_a_clock_that_jumps_hides_nothing(watching: Watching, jump: timedelta) -> None:
+    watching.clock.now += jump
+    watching.watch.round()
+    watching.clock.now -= jump
+    watching.upload(b"dark, after the jump", 3)
+    watching.watch.round()
+    while watching.watch.fill():
+        pass
+    assert watching.not_looked_at == []
+
+
+def test_another_engine_looks_at_everything_again_without_listing_the_store() -> None:
+    watching = Watching(DatedStore())
+    for number in range(20):
+        watching.upload(b"dark %d" % number, number)
+    watching.watch.sweep()
+    watching.watch.round()
+    watching.core.engine = "2"
+    watching.begin()
+    steps: list[str] = []
+    watching.store.before = lambda step, _: steps.append(step)
+    while watching.watch.fill():
+        pass
+
+    assert watching.not_looked_at == []
+    assert steps.count("list") == 1  # which signal the store offers
+
+
+def test_an_object_that_is_never_reached_is_tried_ever_more_rarely() -> None:
+    watching = Watching(DatedStore())
+    watching.upload(b"dark, the first")
+    watching.watch.sweep()
+    poisoned = watching.upload(b"dark, and poisoned", 1)
+    tries = 0
+
+    def poison(step: str, key: str) -> None:
+        nonlocal tries
+        if step == "fetch" and key == poisoned:
+            tries += 1
+            raise Unreached("it never comes")
+
+    watching.store.before = poison
+    watching.watch.round()
+    for _ in range(24 * 60):
+        watching.pass_time(minutes=1)
+        watching.watch.round()
+        watching.watch.fill()
+
+    assert 5 <= tries <= 15
+    assert watching.not_looked_at == [poisoned]
+
+
+@pytest.mark.parametrize("kind", [DatedStore, NewestStore])
+def test_an_idle_store_costs_one_request_a_round_and_the_ledger_nothing(
+    kind: type[MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching = Watching(kind())
+    for number in range(10):
+        watching.upload(b"dark %d" % number, number)
+        watching.pass_time(minutes=30)
+    watching.watch.sweep()
+    watching.watch.round()
+    watching.pass_time(hours=2)
+    watching.watch.round()
+    written: list[object] = []
+    monkeypatch.setattr(Marks, "remember", lambda *facts: written.append(facts))
+    before = watching.store.requests
+    for _ in range(9):
+        watching.pass_time(minutes=1)
+        watching.watch.round()
+
+    assert watching.store.requests - before == 9
+    assert written == []
+
+
+def test_whatever_happens_to_a_store_for_a_day_in_the_end_everything_that_is_there_was_looked_at() -> None:
+    for seed in range(3):
+        chance = random.Random(seed)
+        kind = (DatedStore, NewestStore, MemoryStore)[seed]
+        watching = Watching(kind())
+        number = 0
+        for _ in range(20):
+            for _ in range(chance.randrange(3)):
+                number += 1
+                watching.upload(chance.choice([b"dark", b"bad", b"broken"]) + b" %d" % number, number)
+            match chance.randrange(10):
+                case 0 if watching.store.objects:
+                    watching.store.delete(chance.choice(list(watching.store.objects)))
+                case 1:
+                    watching.begin()
+                case 2:
+                    watching.store.before = _no_answer
+                case 3 if watching.store.objects:
+                    key = chance.choice(list(watching.store.objects))
+                    watching.store.put(key, b"dark, replaced %d" % number, modified=watching.clock())
+                case 4:
+                    watching.clock.now += timedelta(hours=chance.choice([-5, 5]))
+                case _:
+                    watching.store.before = None
+            for work in (watching.watch.round, watching.watch.fill):
+                try:
+                    work()
+                except Unreached:
+                    continue
+            watching.pass_time(hours=1)
+        watching.store.before = None
+        for _ in range(8):
+            watching.pass_time(hours=6)
+            watching.watch.round()
+            watching.watch.fill()
+        assert watching.not_looked_at == [], (seed, kind)
+        gone = {entry.ref.key for entry in watching.core.ledger.entries() if not entry.gone} - set(watching.store.objects)
+        assert gone == set(), (seed, kind)
+
+
+def _no_answer(step: str, key: str) -> None:
+    raise Unreached("no answer")
+
+
+def test_the_stop_ends_a_scan_under_way_and_what_was_not_looked_at_stays_on_the_list() -> None:
+    watching = Watching(DatedStore())
+    watching.upload(b"dark, the first")
+    watching.watch.sweep()
+    for number in range(50):
+        watching.upload(b"dark %d" % number, number)
+    watching.core.opener = Opener(before=lambda _: time.sleep(0.05))
+    watching.begin()
+    ending = Timer(0.3, watching.stop.set)
+    ending.start()
+    watching.watch.round()
+    ending.join()
+    left = len(watching.not_looked_at)
+    assert left > 0
+    watching.core.opener = Opener()
+    watching.begin()
+    while watching.watch.fill():
+        pass
+    assert watching.not_looked_at == []
