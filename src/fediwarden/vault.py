@@ -52,6 +52,17 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """One thing in a vault's folder, and what is wrong with it."""
+
+    path: Path
+    sha256: Sha256 | None  # of the bytes that are, or should be, sealed there
+    problem: str = ""  # "" for sealed bytes that are as they were written
+    manifest: Manifest | None = None
+    left_over: bool = False  # what a crash left; it is lawfully taken away, or completed
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """A private key in a file, and the public key that belongs to it."""
 
@@ -158,6 +169,30 @@ class Vault:
             raise BadEvidence(f"the sealed copy {path} holds other bytes than its name says")
         return data
 
+    def tidy(self) -> None:
+        """Complete or take away what crashes left unfinished. Raises: CannotWrite."""
+        if self._folder.is_dir():
+            for folder in sorted(item for item in self._folder.iterdir() if item.is_dir() and not item.is_symlink()):
+                with self._alone(folder):
+                    pass
+
+    def set_aside(self, sha256: Sha256) -> Path | None:
+        """Rename what is sealed under a hash and is damaged, manifests too, so that it can be sealed anew; nothing is lost.
+
+        Returns where the sealed file lies now, None where there was none. Raises: CannotWrite, BadEvidence when it is whole.
+        """
+        path = self._path(sha256)
+        with self._alone(path.parent):
+            if self.check(sha256):
+                raise BadEvidence(f"{path} is whole")
+            for manifest in sorted(path.parent.glob(f"{sha256}.*.json")):
+                _rename(manifest, _free_name(manifest))
+            if not path.exists():
+                return None
+            aside = _free_name(path)
+            _rename(path, aside)
+        return aside
+
     def _path(self, sha256: Sha256) -> Path:
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
             raise ValueError("not a SHA-256 in lower-case hexadecimal digits")
@@ -200,6 +235,56 @@ class Vault:
                 _publish(left, named)
         for left in folder.glob(f"*{UNFINISHED}"):
             left.unlink()
+
+
+def examine(folder: Path) -> Iterator[Examined]:
+    """Every sealed file of a vault with whether it is as it was written, read whole; and whatever else lies there. Needs no key."""
+    if not folder.is_dir():
+        return
+    try:
+        inner = sorted(Path(item.path) for item in os.scandir(folder) if item.is_dir(follow_symlinks=False))
+        for place in inner:
+            yield from _examine_folder(place)
+    except OSError as error:
+        raise BadEvidence(f"the vault {folder} cannot be read: {error.strerror}") from error
+
+
+def _examine_folder(place: Path) -> Iterator[Examined]:
+    manifests: dict[Sha256, list[Manifest]] = {}
+    sealed: set[Sha256] = set()
+    for path in sorted(place.iterdir()):
+        name = path.name
+        if name.endswith(UNFINISHED):
+            yield Examined(path, None, "left by a crash while it was written", left_over=True)
+        elif name.endswith(".json"):
+            try:
+                manifest = _read_manifest(path)
+            except BadEvidence as error:
+                yield Examined(path, None, str(error))
+                continue
+            if not name.startswith(f"{manifest.sha256}."):
+                yield Examined(path, None, f"the manifest {path} is about other bytes than its name says", manifest)
+                continue
+            manifests.setdefault(manifest.sha256, []).append(manifest)
+        elif name.endswith(".age"):
+            sealed.add(Sha256(name.removesuffix(".age")))
+    for sha256 in sorted(sealed | set(manifests)):
+        path = place / f"{sha256}.age"
+        told = manifests.get(sha256, [])
+        problem = ""
+        if not told:
+            problem = f"{path} has no manifest"
+        elif sha256 not in sealed:
+            problem = f"the sealed copy {path} is missing"
+        else:
+            try:
+                found = _digest_of(path)
+            except BadEvidence as error:
+                problem = str(error)
+            else:
+                if any(manifest.ciphertext_sha256 != found for manifest in told):
+                    problem = f"the sealed copy {path} is not what was written"
+        yield Examined(path, sha256, problem, told[0] if told else None)
 
 
 def make_identities(folder: Path, count: int = FEWEST_KEYS) -> list[Identity]:

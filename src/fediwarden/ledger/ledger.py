@@ -10,7 +10,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from fediwarden.errors import CannotWrite
-from fediwarden.ledger import database, legacy, migrate, platforms, uploads, watching
+from fediwarden.ledger import database, keeping, legacy, migrate, platforms, uploads, watching
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import (
     FIRST,
@@ -128,6 +128,11 @@ class Ledger:
     def watching(self) -> "watching.Watching":
         """What a watching process asks and remembers."""
         return watching.Watching(self._reading, self._writing)
+
+    @property
+    def keeping(self) -> "keeping.Keeping":
+        """What was promised of vault and stores, and a copy of the whole."""
+        return keeping.Keeping(self._reading, self._engine, self.path, in_memory=self.path == database.MEMORY)
 
     @property
     def installation(self) -> str:

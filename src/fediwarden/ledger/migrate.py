@@ -67,12 +67,25 @@ def check(engine: "Engine", path: str) -> None:
         )
 
 
+def before(version: str | None) -> str | None:
+    """The version of the tables before one that this program knows; None where there is none."""
+    known = {revision.revision: revision.down_revision for revision in scripts().walk_revisions()}
+    found = known.get(version or "")
+    return found if isinstance(found, str) else None
+
+
 def migrate(connection: "Connection", target: str) -> None:
     """Run migrations up or down to `target` (a revision or BASE) on a connection inside a transaction."""
     from alembic.runtime.migration import MigrationContext
 
     script = scripts()
-    upwards = target != BASE
+    found = (
+        None
+        if target == BASE
+        else MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    )
+    below = () if found is None else tuple(revision.revision for revision in script.iterate_revisions(found, BASE))
+    upwards = target != BASE and target not in below
 
     def steps(revision: Any, _: "MigrationContext") -> Sequence[Any]:  # Alembic's own types are not exported
         down = script._downgrade_revs

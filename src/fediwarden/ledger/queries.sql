@@ -491,3 +491,56 @@ VALUES (:id, :store, :key, 0, '', NULL, :run, 0, 0, 'never looked at');
 -- Every decision of a person about these bytes, oldest first; one for several objects is told once.
 SELECT DISTINCT at, step, rule, because, policy, rank, decided_by, drill FROM decisions
 WHERE sha256 = :sha256 AND decided_by <> 'policy' ORDER BY at;
+
+-- name: sealed_deeds
+-- The newest sealing of each object and bytes, and whether they were restored since.
+SELECT d.seq, d.sha256, d.drill, d.store, d.key, EXISTS (
+    SELECT 1 FROM deeds r WHERE r.store = d.store AND r.key = d.key AND r.sha256 = d.sha256 AND r.seq > d.seq
+        AND r.act = 'restore' AND r.state = 'done'
+) AS restored
+FROM deeds d
+WHERE d.seq > :after AND d.act = 'hide' AND d.state = 'sealed'
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds n
+        WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq AND n.act = 'hide' AND n.state = 'sealed'
+    )
+ORDER BY d.seq LIMIT :limit;
+
+-- name: sealed_answers
+-- Refused uploads whose bytes were sealed.
+SELECT id, sha256, drill FROM answers WHERE id > :after AND sealed = 1 AND sha256 IS NOT NULL ORDER BY id LIMIT :limit;
+
+-- name: sealed_traces
+-- Traces that were sealed.
+SELECT id, sealed FROM traces WHERE id > :after AND sealed IS NOT NULL ORDER BY id LIMIT :limit;
+
+-- name: sealed_known
+-- Whether anything is on record that could have sealed this; the first line finds nearly all by an index.
+SELECT 1 FROM objects o JOIN deeds d ON d.store = o.store AND d.key = o.key WHERE o.sha256 = :sha256 AND d.sha256 = :sha256
+UNION ALL SELECT 1 FROM deeds WHERE sha256 = :sha256
+UNION ALL SELECT 1 FROM answers WHERE sha256 = :sha256
+UNION ALL SELECT 1 FROM traces WHERE sealed = :sha256
+LIMIT 1;
+
+-- name: restored
+-- The newest restoring of each object and bytes, where nothing was hidden there since.
+SELECT d.* FROM deeds d
+WHERE d.seq > :after AND d.act = 'restore' AND d.state = 'done'
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds n
+        WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq AND n.state IN ('done', 'moved')
+    )
+ORDER BY d.seq LIMIT :limit;
+
+-- name: unfinished_restores
+-- The last event of every restoring that did not end.
+SELECT d.* FROM deeds d
+WHERE d.seq > :after AND d.act = 'restore' AND d.state IN ('begun', 'failed')
+    AND NOT EXISTS (SELECT 1 FROM deeds n WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq)
+ORDER BY d.seq LIMIT :limit;
+
+-- name: last_effect
+-- What was done last to these bytes under this key.
+SELECT act, at FROM deeds
+WHERE store = :store AND key = :key AND sha256 = :sha256 AND state IN ('done', 'moved')
+ORDER BY seq DESC LIMIT 1;

@@ -13,6 +13,7 @@ from tests.support.ledgers import ENGINE, NOW, a_decision, a_finding, a_hash, a_
 
 from fediwarden.errors import Misconfigured
 from fediwarden.ledger import Ledger, LegacyWord, database, migrate
+from fediwarden.ledger.keeping import roll_back
 from fediwarden.ledger.queries import queries
 from fediwarden.model import Answer, DeedState, Name, NameKind, PlatformDeed, TraceRecord, Why
 
@@ -46,6 +47,29 @@ def test_tables_are_made_taken_away_and_made_again_the_same(tmp_path: Path) -> N
         assert schema(path) == made
         assert list(ledger.owed()) == []
         assert len(ledger.installation) == 32
+
+
+def test_every_version_goes_one_version_down_and_up_again_and_keeps_what_both_know(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger.open(path) as ledger:
+        flagged(ledger, a_ref())
+        do(ledger, a_ref(), DeedState.BEGUN)
+    made = schema(path)
+    version: str | None = migrate.HEAD
+    for number in range(len(list(migrate.scripts().walk_revisions())) - 1):
+        found, before = roll_back(path, tmp_path / f"kept-{number}")
+        assert (found, before) == (version, migrate.before(version))
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("SELECT COUNT(*) FROM deeds").fetchone() == (1,)
+        version = before
+
+    assert migrate.before(version) is None
+    with pytest.raises(Misconfigured, match="no version before"):
+        roll_back(path, tmp_path / "none")
+    with Ledger.open(path) as ledger:
+        assert schema(path) == made
+        assert [owed.ref for owed in ledger.owed()] == [a_ref()]
+        assert ledger.verify() == []
 
 
 def test_every_query_fits_the_tables() -> None:
