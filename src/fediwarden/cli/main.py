@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from fediwarden import __version__
-from fediwarden.cli import act, bench, calibrate, drill, gate, keep, legacy, look, models, see, setup, vault, word
+from fediwarden.cli import act, bench, calibrate, drill, gate, keep, legacy, lemmy, look, models, see, setup, trace, vault, word
 from fediwarden.cli.output import say, tell
 from fediwarden.errors import Exit, FediwardenError
 
@@ -42,9 +42,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (setup, look, see, act, calibrate, bench, keep, legacy, gate, word):
+for group in (setup, look, see, act, calibrate, bench, keep, legacy, gate, word, trace):
     group.register(app)
 app.add_typer(vault.app, name="vault", short_help="The sealed evidence: make its keys, list, verify, open.")
+app.add_typer(lemmy.app, name="lemmy", short_help="The rights a trace needs in Lemmy's database; acting in Lemmy.")
 app.add_typer(models.app, name="models", short_help="The models: fetch, build, list, verify by hash.")
 app.add_typer(drill.app, name="drill", short_help="Prove a deployment with a harmless picture.")
 

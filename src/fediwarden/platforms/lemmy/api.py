@@ -21,6 +21,8 @@ Json = dict[str, Any]
 PAGE = 50  # the most that Lemmy gives at once
 TRIES = 6
 RATE_LIMITED = ("rate_limit_error", "too_many_requests")
+UNKNOWN_TOKEN = "Lemmy does not know this token"  # noqa: S105 - words, not a token
+NEW_TOKEN = "log in anew and put the new `jwt` into the credentials file"  # noqa: S105
 NOT_FOUND = ("not_found", "couldnt_find_post", "couldnt_find_comment", "couldnt_find_person", "NotFound")
 
 
@@ -126,7 +128,7 @@ class Api:
         mine = self._get("/account") if self._new else self._site[1].get("my_user")
         view = (mine or {}).get("local_user_view")
         if not view:
-            raise Refused("Lemmy does not know this token", hint="log in anew and put the new `jwt` into the credentials file")
+            raise Refused(UNKNOWN_TOKEN, hint=NEW_TOKEN)
         return Account(int(view["person"]["id"]), str(view["person"]["name"]), bool(view["local_user"].get("admin")))
 
     def need_admin(self) -> Account:
@@ -273,6 +275,8 @@ def _checked(status: int, content: Json, told: str) -> Json:
         return content
     if status >= 500:
         raise Unreached(f"Lemmy answered {status}{f' ({told})' if told else ''}")
+    if status == 401:
+        raise Refused(UNKNOWN_TOKEN, hint=NEW_TOKEN)
     if status == 404 or told in NOT_FOUND:
         raise NotThere(f"Lemmy answered {status}{f' ({told})' if told else ''}")
     raise Refused(f"Lemmy answered {status}{f' ({told})' if told else ''}", hint="does the token belong to an administrator?")

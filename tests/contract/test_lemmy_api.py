@@ -1,0 +1,267 @@
+"""Lemmy's API of both versions: that the fake one keeps to what is known of the real one, and what we ask of it and do with it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx2
+import pytest
+from tests.support.fake_lemmy import (
+    ADMIN,
+    ADMIN_JWT,
+    ALIAS,
+    ALICE,
+    ALICE_JWT,
+    BOB,
+    OTHER,
+    PREVIEW,
+    SECOND,
+    FakeLemmy,
+    running_lemmy,
+)
+
+from fediwarden.errors import Misconfigured, Refused, Unreached
+from fediwarden.ledger import Ledger
+from fediwarden.model import DeedState, Sha256
+from fediwarden.platforms.lemmy.acting import Acting, Choice, Plan, plan, sent_before
+from fediwarden.platforms.lemmy.api import Api, NotThere, Token
+from fediwarden.platforms.lemmy.asking import Asking
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+BAD = Sha256("b" * 64)
+
+
+@pytest.fixture(params=["0.19", "1.0"])
+def lemmy(request: pytest.FixtureRequest) -> Iterator[FakeLemmy]:
+    """Each version in turn."""
+    with running_lemmy(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def api(lemmy: FakeLemmy) -> Iterator[Api]:
+    """With an administrator's token."""
+    made = an_api(lemmy)
+    yield made
+    made.close()
+
+
+def an_api(lemmy: FakeLemmy, token: str = ADMIN_JWT) -> Api:
+    """A client that waits next to nothing."""
+    return Api(lemmy.url, Token(token), 5, pause=0.001)
+
+
+# -- the fake one -----------------------------------------------------------------------------------------------------
+
+
+def ask(lemmy: FakeLemmy, method: str, path: str, token: str = "", **body: object) -> httpx2.Response:
+    """One request past the client."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    version = "v4" if lemmy.new else "v3"
+    return httpx2.request(method, f"{lemmy.url}/api/{version}{path}", headers=headers, json=body or None)
+
+
+def test_fake_a_wrong_token_is_nobody_and_no_error(lemmy: FakeLemmy) -> None:
+    assert ask(lemmy, "GET", "/site", "wrong").status_code == 200
+    assert ask(lemmy, "POST", "/post/remove", "wrong", post_id=401, removed=True, reason="x").status_code == 401
+
+
+def test_fake_versions_are_told_apart_by_their_paths(lemmy: FakeLemmy) -> None:
+    four = httpx2.get(f"{lemmy.url}/api/v4/site").status_code
+    three = httpx2.post(
+        f"{lemmy.url}/api/v3/admin/purge/post", headers={"Authorization": f"Bearer {ADMIN_JWT}"}, json={"post_id": 1}
+    )
+
+    assert four == (200 if lemmy.new else 404)
+    assert three.status_code == 404  # gone in 1.0; no such post in 0.19
+    assert three.json().get("error") == (None if lemmy.new else "not_found")
+
+
+def test_fake_pages_hold_fifty_at_most_and_previews_are_left_out_by_0_19(lemmy: FakeLemmy) -> None:
+    path = "/image/list" if lemmy.new else "/admin/list_all_media"
+    listed = ask(lemmy, "GET", f"{path}?limit=50", ADMIN_JWT).json()
+
+    aliases = [each["local_image"]["pictrs_alias"] for each in listed["items" if lemmy.new else "images"]]
+    assert aliases == ([PREVIEW] if lemmy.new else []) + [OTHER, ALIAS]  # newest first
+    assert ask(lemmy, "GET", f"{path}?limit=51", ADMIN_JWT).status_code == 400
+
+
+def test_fake_a_ban_ends_the_sessions_in_0_19_only(lemmy: FakeLemmy) -> None:
+    path, keep = ("/admin/ban", "remove_or_restore_data") if lemmy.new else ("/user/ban", "remove_data")
+
+    assert ask(lemmy, "POST", path, ADMIN_JWT, person_id=ALICE, ban=True, reason="x", **{keep: False}).status_code == 200
+
+    assert (ALICE_JWT in lemmy.tokens) is lemmy.new
+
+
+def test_fake_1_0_wants_a_reason(lemmy: FakeLemmy) -> None:
+    assert ask(lemmy, "POST", "/admin/purge/post", ADMIN_JWT, post_id=401).status_code == (400 if lemmy.new else 200)
+
+
+# -- asking -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_version_and_the_account_are_asked_once(lemmy: FakeLemmy, api: Api) -> None:
+    assert (api.version, api.version) == (lemmy.version, lemmy.version)
+    assert (api.need_admin().person, api.account.name) == (ADMIN, "dave")
+    assert len(lemmy.calls) == 2
+
+
+def test_a_token_that_lemmy_does_not_know_is_refused_and_so_is_one_of_no_administrator(lemmy: FakeLemmy) -> None:
+    for token, words in (("wrong", "does not know"), (ALICE_JWT, "no administrator")):
+        with closing(an_api(lemmy, token)) as api, pytest.raises(Refused, match=words):
+            api.need_admin()
+
+
+def test_no_token_is_in_a_message_or_a_repr(lemmy: FakeLemmy, api: Api) -> None:
+    lemmy.down = True
+    with pytest.raises(Unreached) as error:
+        api.need_admin()
+
+    assert "SECRET" not in f"{error.value} {error.value.hint} {api!r} {Token(ADMIN_JWT)!r}"
+
+
+def test_a_reached_rate_limit_is_waited_for_and_not_for_ever(lemmy: FakeLemmy, api: Api) -> None:
+    lemmy.limited = 3
+    assert api.version == lemmy.version
+
+    lemmy.limited = 1000
+    before = len(lemmy.calls)
+    with pytest.raises(Unreached, match="rate limit"):
+        api.remove("post", 401, "x")
+    assert len(lemmy.calls) - before <= 6
+
+
+def test_the_api_traces_what_it_can_and_says_what_it_cannot(lemmy: FakeLemmy, api: Api) -> None:
+    trace = Asking(api).trace([ALIAS], [], private_messages=True)
+
+    assert (trace.version, trace.source) == (lemmy.version, "API")
+    assert [person.name for person in trace.uploaders] == ["alice"]
+    assert {(use.kind.value, use.id, use.field) for use in trace.uses} == {
+        ("post", 401, "url"),
+        ("post", 403, "body"),
+        ("comment", 501, "content"),
+        ("profile", ALICE, "avatar"),
+    }
+    assert {person.name for person in trace.owners} == {"alice", "bob"}
+    assert [upload.alias for upload in trace.other_uploads] == [OTHER]
+    assert any("sessions" in limit for limit in trace.limits)
+    assert "SECRET" not in str(trace.as_json())
+
+
+def test_every_page_is_asked_for(lemmy: FakeLemmy, api: Api) -> None:
+    lemmy.images = [(f"{number:03}.png", ALICE, None) for number in range(120)]
+
+    assert len(set(Asking(api).aliases())) == 120
+
+
+# -- acting -----------------------------------------------------------------------------------------------------------
+
+
+def planned(api: Api, choice: Choice, *, sent: list[str] | None = None) -> Plan:
+    """A plan about the alias."""
+    admins = {ADMIN: "https://lemmy.example/u/dave", SECOND: "https://lemmy.example/u/erin"}
+    trace = Asking(api).trace([ALIAS], [], private_messages=False)
+    return plan(trace, choice, reports=list(api.reports()), admins=admins, me=ADMIN, sent=sent or [])
+
+
+@pytest.fixture
+def acting(api: Api, tmp_path: Path) -> Iterator[Acting]:
+    """With a ledger of its own."""
+    with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        yield Acting(api, ledger, ledger.begin("test", {}, NOW), lambda: NOW, "eve")
+
+
+ALL = Choice("purge", "remove", ban=True, persons=("alice",), resolve_reports=True, message="look at the queue")
+
+
+def test_a_plan_changes_nothing_and_names_what_is_left(lemmy: FakeLemmy, api: Api) -> None:
+    made = planned(api, ALL)
+
+    assert [(step.act, step.number) for step in made.steps] == [
+        ("resolve report", 901),
+        ("resolve report", 902),
+        ("purge post", 401),
+        ("purge post", 403),
+        ("remove comment", 501),
+        ("ban person", ALICE),
+        ("message", SECOND),
+    ]
+    assert made.forgets
+    assert any("avatar" in line for line in made.left)
+    assert all(call.startswith("GET ") for call in lemmy.calls)
+
+
+def test_what_is_planned_is_done_and_nothing_else(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
+    done = list(acting.apply(planned(api, ALL), BAD))
+
+    assert [each.problem for each in done] == [""] * 7
+    assert set(lemmy.posts) == {404}
+    assert lemmy.comments[501]["removed"] is True
+    assert lemmy.persons[ALICE]["banned"] is True
+    assert {number for number, row in lemmy.reports.items() if not row["resolved"]} == {903}
+    assert lemmy.messages == [(SECOND, "look at the queue")]
+    assert not any("/report" in call and call.startswith("POST") for call in lemmy.calls)  # a report of 0.19 would travel
+    deeds = acting._ledger.platforms.deeds(BAD)
+    assert [deed.state for deed in deeds] == [DeedState.BEGUN, DeedState.DONE] * 7
+    assert {deed.actor for deed in deeds} == {"eve"}
+
+
+def test_a_second_time_is_as_once(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
+    first = planned(api, ALL)
+    list(acting.apply(first, BAD))
+    again = list(acting.apply(first, BAD))  # from before: what is purged is not there any more, and that is no failure
+
+    assert [each.problem for each in again] == [""] * 7
+    sent = sent_before(acting._ledger.platforms.deeds(BAD))
+    anew = planned(api, Choice("purge", "remove", message="look at the queue"), sent=sent)
+    assert anew.steps == ()
+    assert len(anew.already) == 2
+
+
+def test_where_several_are_behind_it_nobody_is_banned_unnamed(lemmy: FakeLemmy, api: Api) -> None:
+    lemmy.images = [image for image in lemmy.images if image[0] != ALIAS]  # the uploader is not known
+
+    with pytest.raises(Misconfigured, match="2 persons"):
+        planned(api, Choice(ban=True))
+    with pytest.raises(Misconfigured, match="names no"):
+        planned(api, Choice(ban=True, persons=("stranger",)))
+    assert [step.number for step in planned(api, Choice(ban=True, persons=("bob",))).steps] == [BOB]
+
+
+def test_an_administrator_is_not_banned_from_here(lemmy: FakeLemmy, api: Api) -> None:
+    lemmy.images.append((ALIAS, SECOND, None))
+    lemmy.images.remove((ALIAS, ALICE, None))
+
+    with pytest.raises(Misconfigured, match="administrator"):
+        planned(api, Choice(ban=True))
+
+
+def test_a_refused_step_is_told_and_the_next_goes_on(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
+    made = planned(api, Choice("remove", "remove"))
+    del lemmy.posts[401]  # somebody else purged it meanwhile
+    lemmy.admins.discard(ADMIN)
+
+    done = list(acting.apply(made, BAD))
+
+    assert all("not_an_admin" in each.problem for each in done)
+    assert len(done) == 3
+    assert [deed.state for deed in acting._ledger.platforms.deeds(BAD)] == [DeedState.BEGUN, DeedState.FAILED] * 3
+
+
+def test_no_answer_stops_and_what_was_done_is_on_record(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
+    going = acting.apply(planned(api, Choice("remove", "remove")), BAD)
+    next(going)
+    lemmy.down = True
+
+    with pytest.raises(Unreached):
+        next(going)
+
+    states = [deed.state for deed in acting._ledger.platforms.deeds(BAD)]
+    assert states == [DeedState.BEGUN, DeedState.DONE, DeedState.BEGUN, DeedState.FAILED]
+
+
+def test_what_is_not_there_is_told_apart_from_a_refusal(api: Api) -> None:
+    with pytest.raises(NotThere):
+        api.purge("post", 999, "x")
