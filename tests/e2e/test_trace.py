@@ -1,0 +1,72 @@
+"""`trace` and `lemmy` as an administrator types them: a real PostgreSQL with Lemmy's tables, and a Lemmy that can be acted in."""
+
+import json
+from pathlib import Path
+
+from tests.support.command import Home
+from tests.support.fake_lemmy import ADMIN_JWT, ALIAS, running_lemmy
+from tests.support.postgres import Postgres, run_sql
+
+UPLOADED = "aaaaaaaa-0000-4000-8000-000000000001.jpeg"
+PRIVATE = ("alice@example.org", "203.0.113.7", "Mozilla")
+
+
+def secret_file(home: Home, name: str, line: str) -> str:
+    """A file of credentials that only its owner can read."""
+    file = home.folder / name
+    file.write_text(line + "\n")
+    file.chmod(0o600)
+    return name
+
+
+def test_a_trace_by_a_role_with_the_printed_rights_needs_a_reason_and_tells_little_unless_asked(
+    home: Home, postgres: Postgres
+) -> None:
+    url = postgres.database(Path("lemmy_019.sql"), Path("lemmy_019_data.sql"))
+    run_sql(url, home.run("lemmy", "grants", "--role", postgres.role("tracer")).out)
+    home.settings["FEDIWARDEN_LEMMY__URL"] = "https://lemmy.example"
+    home.settings["FEDIWARDEN_LEMMY__CREDENTIALS"] = secret_file(
+        home, "lemmy.toml", f"database = {json.dumps(postgres.url(url, 'tracer'))}"
+    )
+
+    refused = home.run("trace", UPLOADED, expect=4)
+    short = home.run("trace", UPLOADED, "--because", "a report", "--json")
+    full = home.run("trace", UPLOADED, "--because", "a report", "--full", "--tree")
+
+    assert "--because" in refused.err
+    assert refused.out == ""
+    assert short.last["redacted"] is True
+    assert short.last["counts"]["posts"] == 2
+    assert [word for word in PRIVATE if word in short.out] == []
+    assert [word for word in PRIVATE if word in full.out] == list(PRIVATE)
+    assert "SECRET" not in short.out + full.out
+    log = (home.folder / "fediwarden.log").read_text()
+    assert [word for word in (*PRIVATE, "SECRET") if word in log] == []
+
+
+def test_acting_in_lemmy_shows_its_plan_first_and_does_then_what_it_said(home: Home) -> None:
+    with running_lemmy("1.0") as lemmy:
+        home.settings["FEDIWARDEN_LEMMY__URL"] = lemmy.url
+        token = secret_file(home, "lemmy.toml", f'jwt = "{ADMIN_JWT}"')
+        home.settings["FEDIWARDEN_LEMMY__CREDENTIALS"] = home.settings["FEDIWARDEN_LEMMY__KEEPER_CREDENTIALS"] = token
+        asked = ("lemmy", "act", ALIAS, "--because", "a report", "--posts", "remove", "--ban", "--resolve-reports")
+
+        plan = home.run(*asked, "--json")
+        steps = ["resolve report", "resolve report", "remove post", "remove post", "ban person"]
+        assert [step["act"] for step in plan.last["plan"]] == steps
+        assert not any(post["removed"] for post in lemmy.posts.values())
+
+        unasked = home.run(*asked, "--apply", expect=2)
+        assert "nobody is at the terminal" in unasked.err
+        assert not any(post["removed"] for post in lemmy.posts.values())
+
+        done = home.run(*asked, "--apply", "--yes")
+        assert done.out.count("done: ") == len(steps)
+        assert {number for number, post in lemmy.posts.items() if post["removed"]} == {401, 403}
+        assert lemmy.persons[101]["banned"] is True
+        (sealed,) = home.vault().sealed()
+        assert sealed.because["trace of"] == ALIAS
+
+        destroyed = home.run("lemmy", "act", ALIAS, "--because", "a report", "--posts", "purge", "--apply", "--yes", expect=4)
+        assert "not hidden" in destroyed.err
+        assert 401 in lemmy.posts
