@@ -11,7 +11,24 @@ from typing import NoReturn
 import typer
 
 from fediwarden import __version__
-from fediwarden.cli import act, bench, calibrate, drill, gate, keep, legacy, lemmy, look, models, see, setup, trace, vault, word
+from fediwarden.cli import (
+    act,
+    bench,
+    calibrate,
+    drill,
+    gate,
+    keep,
+    legacy,
+    lemmy,
+    look,
+    models,
+    see,
+    setup,
+    trace,
+    vault,
+    watch,
+    word,
+)
 from fediwarden.cli.output import say, tell
 from fediwarden.errors import Exit, FediwardenError
 
@@ -42,7 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (setup, look, see, act, calibrate, bench, keep, legacy, gate, word, trace):
+for group in (setup, look, see, act, calibrate, bench, keep, legacy, gate, watch, word, trace):
     group.register(app)
 app.add_typer(vault.app, name="vault", short_help="The sealed evidence: make its keys, list, verify, open.")
 app.add_typer(lemmy.app, name="lemmy", short_help="The rights a trace needs in Lemmy's database; acting in Lemmy.")

@@ -8,7 +8,7 @@ from threading import Event
 
 import structlog
 
-from fediwarden.errors import Busy, FediwardenError
+from fediwarden.errors import Busy, FediwardenError, Refused
 from fediwarden.stores.interface import NewestFirst, Ordered, Reader
 from fediwarden.stores.url import TargetKind, parse_target
 from fediwarden.watch.board import Board
@@ -20,7 +20,7 @@ from fediwarden.watch.supervisor import Part, Supervisor
 
 log = structlog.get_logger("fediwarden")
 
-ACT_SECONDS = 20.0  # how often something owed is looked for
+ACT_SECONDS = 5.0  # how often something owed is looked for
 ACT_AGAIN = 3600.0  # seconds until what could not be done is tried again, at the latest
 
 
@@ -41,6 +41,10 @@ def signal_of(store: Watched, clock: Callable[[], datetime]) -> Signal:
     if store.through:
         return Elsewhere(store.through)
     if isinstance(store.asking, NewestFirst):
+        try:
+            store.asking.newest()
+        except Refused:  # a pict-rs 0.4
+            return Listing(store.asking)
         return Newest(store.asking, store.overlap, clock)
     if isinstance(store.asking, Ordered) and dated(store.asking, target.prefix, clock()):
         return DatedKeys(store.asking, target.prefix, store.overlap, clock)

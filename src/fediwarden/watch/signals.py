@@ -230,6 +230,7 @@ class FolderEvents:
         self._root = root
         self._stop = Event()
         self._told = Told()
+        self._folder = _identity(root)
         self._thread = Thread(target=self._listen, name=f"events-{reader.name}", daemon=True)
         self._thread.start()
 
@@ -253,7 +254,9 @@ class FolderEvents:
         return False
 
     def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
-        """As `Signal.news`: the files among what was told."""
+        """As `Signal.news`: the files among what was told. Raises: Unreached where another folder, or none, is there now."""
+        if _identity(self._root) != self._folder:
+            raise Unreached(f"{self._root} is not the folder any more that was listened to", hint="is it mounted?")
         if not self._thread.is_alive():
             yield from self._reader.list()
             return
@@ -316,6 +319,15 @@ class FolderEvents:
                         self._told.tell(os.path.relpath(str(Path(folder) / name), os.fsdecode(root)))
         except OSError:
             self._told.lose()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder this is; None where there is none."""
+    try:
+        info = folder.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def first_key(moment: datetime) -> str:

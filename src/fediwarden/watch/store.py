@@ -33,7 +33,7 @@ AT_ONCE = 500  # arrivals of one round that are looked at before the next questi
 GAP_SECONDS = 15.0  # how often the gaps look whether something is due
 RETRY_FIRST = 300.0  # seconds until what was not reached is tried again; doubles while nothing comes of it
 RETRY_MOST = 6 * 3600.0
-SILENT_FIRST, SILENT_MOST = 5.0, 300.0  # seconds between questions to a store that gives no answer
+SILENT_FIRST, SILENT_MOST = 2.0, 300.0  # seconds between questions to a store that gives no answer
 NOTED = timedelta(minutes=10)
 SWEPT_AGAIN = 600.0  # seconds until a sweep that was cut off begins anew; doubles
 
@@ -161,10 +161,18 @@ class StoreWatch:
             except Unreached as error:
                 self._bench.board.silent(self.name, str(error))
                 log.warning("store unreached", store=self.name, problem=str(error), failures=silent.failures + 1)
+                self._drop_events()
                 self._bench.stop.wait(max(silent.failed(), min(self._budget.wait(), SILENT_MOST)))
                 continue
             silent.worked()
             self._wait()
+
+    def _drop_events(self) -> None:
+        """What does not bridge an absence is of no use after one: choose again, and sweep."""
+        with self._turn:
+            if self._chosen is not None and self._chosen.told is not None:
+                self._chosen.close()
+                self._chosen = None
 
     def round(self) -> int:
         """One question for what is new, and looks at it; returns how many objects needed a look.
