@@ -595,6 +595,7 @@ class App:
             self.clock,
             workers=settings.workers or self.pace.workers,
             store=reader.name if reader else None,
+            beside=[StoreName(name) for name, entry in self.settings.stores.items() if reader and entry.pictrs == reader.name],
         )
         payer = Payer(
             self.ledger,

@@ -86,6 +86,7 @@ def a_gate(
     *,
     workers: int = 2,
     store: StoreName | None = PICTRS,
+    beside: Sequence[StoreName] = (),
     core: Core | None = None,
     slow: bool = False,
     **settings: object,
@@ -112,6 +113,7 @@ def a_gate(
         core.clock,
         workers=workers,
         store=store,
+        beside=beside,
     )
     gate.start()
     try:

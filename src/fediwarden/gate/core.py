@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from threading import Lock
+from typing import Any, Protocol
 
 import structlog
 
@@ -39,6 +41,7 @@ RESERVE = 1.0  # seconds of the deadline, a third of it at most, that are kept f
 CLOSING = 3.0  # seconds that an answer may take once the gate is being stopped
 RESTORING = timedelta(minutes=2)  # how long after a restore began an altered copy may come in
 NEAR = 0.05  # how far scores of the same picture lie apart when pict-rs has written it anew
+SEALING = 2  # known bytes that are held against the vault at the same time
 
 
 class Looks(Protocol):
@@ -97,12 +100,14 @@ class Gate:
         *,
         workers: int,
         store: StoreName | None,
+        beside: Sequence[StoreName] = (),
     ) -> None:
         """
         Args:
             vaults: for evidence under False, for drill pictures under True; empty where the profile keeps no bytes.
             workers: uploads looked at at the same time.
             store: the pict-rs store that uploads end in; None where none is configured.
+            beside: the stores whose objects are files of that pict-rs, and come back through it.
         """
         self._settings = settings
         self._ledger = ledger
@@ -111,12 +116,15 @@ class Gate:
         self._vaults = vaults
         self._clock = clock
         self._store = store
+        self._restorable = () if store is None else (store, *beside)
         self._run = run
         self._reserve = min(RESERVE, settings.deadline_seconds / 3)
         self.counts = Counts()
         self.desk = Desk(looks.look, self._finished, workers=workers, queue=settings.queue, in_flight=settings.in_flight_mb << 20)
         self.recorder = Recorder(ledger.record, run, self._count)
         self._restored: set[Sha256] = set()
+        self._restoring = Lock()  # two copies at once must not both be let in
+        self._sealing = ThreadPoolExecutor(SEALING, thread_name_prefix="gate-seal")
         self._closing: float | None = None
         self.busy = 0  # requests that wait for their answer
 
@@ -134,6 +142,7 @@ class Gate:
     def end(self) -> None:
         """After the last request: let what is being looked at finish, and record it."""
         self.desk.end(1.0)
+        self._sealing.shutdown(wait=False)
         self.recorder.end(1.0)
 
     # -- one upload ---------------------------------------------------------------------------------------------------
@@ -196,16 +205,23 @@ class Gate:
 
     async def _judge(self, face: str, body: Body, began: float, deadline: float) -> bool:
         job: Job | None = None
-        given = False  # whether the room for the body is the desk's now
+        known: tuple[_Outcome, Decision | None] | None = None
+        given = False  # whether the room for the body is another's to give back
         try:
-            outcome = await self._known(body)
-            if outcome is not None and not outcome.passed:
-                await asyncio.sleep(max(0.0, min(began + self.desk.usual, self._by(deadline) - self._reserve) - time.monotonic()))
-            if outcome is None:
+            known = await self._known(body, deadline)
+            if known is not None:
+                outcome, decision = known
+                if decision is not None:
+                    given = True
+                    outcome = await self._sealed_in_time(body, decision, outcome, deadline)
+                if not outcome.passed:
+                    moment = min(began + self.desk.usual, self._by(deadline) - self._reserve)
+                    await asyncio.sleep(max(0.0, moment - time.monotonic()))
+            else:
                 job = self.desk.join(body.sha256)
                 if job is None and body.data is not None:
                     blob = Blob(self._ref(body.sha256, body.size, body.claimed), body.data, body.sha256, body.claimed)
-                    job = self.desk.put(blob, began)
+                    job = self.desk.put(blob, began, face=face)
                     given = job is not None
                     if job is None:
                         job = self.desk.join(body.sha256)  # it came between the two
@@ -217,38 +233,70 @@ class Gate:
             if job is not None:
                 self.desk.leave(job)
                 if isinstance(job.outcome, _Outcome):
-                    self.recorder.put(job.outcome.looks, ())
+                    self._unheard(face, body, job.outcome, began)
+            elif known is not None:
+                self._unheard(face, body, known[0], began)
             raise
         finally:
             if not given and body.data is not None:
                 self.desk.give(body.size)
         answer = self._answer(face, body, outcome, began, body.claimed)
-        if await self._recorded(outcome.looks, answer, deadline):
-            return outcome.passed
-        refused = _Outcome(False, Why.UNRECORDED, problem="the ledger could not be written in time")
-        self.recorder.put((), (self._answer(face, body, refused, began, body.claimed),))
+        try:
+            if await self._recorded(outcome.looks, answer, deadline):
+                return outcome.passed
+        except asyncio.CancelledError:
+            self._unheard(face, body, outcome, began)
+            raise
+        problem = "the ledger could not be written in time"
+        refused = replace(outcome, passed=False, why=Why.UNRECORDED, debt=False, problem=problem)
+        self.recorder.put(_of_gate(outcome.looks), (self._answer(face, body, refused, began, body.claimed),))
         return False
 
-    async def _known(self, body: Body) -> _Outcome | None:
-        """What the ledger knows about these bytes; None where it knows nothing, or cannot be asked."""
+    def _unheard(self, face: str, body: Body, outcome: _Outcome, began: float) -> None:
+        """Whoever asked has gone, and pict-rs drops the upload: what was seen stays on record, and that it was sealed."""
+        answers = () if outcome.passed else (self._answer(face, body, outcome, began, body.claimed),)
+        self.recorder.put(_of_gate(outcome.looks), answers)
+
+    async def _known(self, body: Body, deadline: float) -> tuple[_Outcome, Decision | None] | None:
+        """What the ledger knows about these bytes, and the decision to seal them for; None where it cannot tell, or not in time."""
         try:
-            return await asyncio.to_thread(self._known_now, body)
+            async with asyncio.timeout(max(0.0, self._by(deadline) - self._reserve - time.monotonic())):
+                return await asyncio.to_thread(self._known_now, body.sha256, body.claimed)
+        except TimeoutError:
+            log.warning("the ledger did not answer in time")
         except FediwardenError as error:
             log.warning("the ledger could not be asked", problem=str(error))
-            return None
+        return None
 
-    def _known_now(self, body: Body) -> _Outcome | None:
-        verdict = self._ledger.verdict(body.sha256)
-        look = self._ledger.known(body.sha256, self._looks.engine)
+    def _known_now(self, sha256: Sha256, claimed: str) -> tuple[_Outcome, Decision | None] | None:
+        verdict = self._ledger.verdict(sha256)
+        look = self._ledger.known(sha256, self._looks.engine)
         decision = verdict or (None if look is None else decide(look, self._policy))
         why = Why.KNOWN if verdict is None else Why.PERSON
         if decision is not None and decision.step is Step.QUARANTINE:
-            return _Outcome(False, why, sealed=self._sealed(body, decision), drill=decision.drill)
+            if verdict is None and look is not None and self._is_restored(sha256, look):
+                return _Outcome(True, Why.RESTORING), None
+            return _Outcome(False, why, drill=decision.drill), decision
         if verdict is None and look is None:
             return None
         if verdict is None and look is not None and look.standing is Standing.BROKEN:
-            return self._unscanned(Why.BROKEN, body.claimed)
-        return _Outcome(True, why, drill=decision is not None and decision.drill)
+            return self._unscanned(Why.BROKEN, claimed), None
+        return _Outcome(True, why, drill=decision is not None and decision.drill), None
+
+    async def _sealed_in_time(self, body: Body, decision: Decision, outcome: _Outcome, deadline: float) -> _Outcome:
+        """Known bytes, refused, with whether the vault has them; a vault that is not done in time makes no answer late.
+
+        The room for the body is given back when the vault is done with it.
+        """
+        sealing = self._sealing.submit(self._sealed, body, decision)
+        if body.data is not None:
+            sealing.add_done_callback(lambda _: self.desk.give(body.size))
+        waiting = asyncio.wrap_future(sealing)
+        waiting.add_done_callback(_heard)
+        await self._until(waiting, self._by(deadline) - self._reserve)
+        if not waiting.done():
+            return replace(outcome, sealed=False, problem="the vault was not done in time")
+        return replace(outcome, sealed=waiting.result())
 
     def _sealed(self, body: Body, decision: Decision) -> bool | None:
         """Whether known bytes are in the vault: a scan, or an earlier policy, may have met them without sealing them."""
@@ -273,6 +321,7 @@ class Gate:
         if not waiting.done():
             late = self._unscanned(Why.LATE, body.claimed)
             if not late.passed:
+                job.told = True
                 self.desk.leave(job)
                 return late
             if self.desk.let_through(job):
@@ -284,7 +333,7 @@ class Gate:
         problem = waiting.exception() if waiting.done() else "it was not settled in time"
         return replace(self._unscanned(Why.FAILED, body.claimed), problem=str(problem))
 
-    async def _until(self, waiting: "asyncio.Future[Look]", moment: float) -> None:
+    async def _until(self, waiting: "asyncio.Future[Any]", moment: float) -> None:
         """Wait for it until then, or until the gate is being stopped."""
         while not waiting.done() and (left := min(moment, self._by(moment)) - time.monotonic()) > 0:
             await asyncio.wait([waiting], timeout=min(left, 0.5))
@@ -362,7 +411,11 @@ class Gate:
         look = replace(looked, ref=ref if passed or outcome.passed else replace(ref, store=GATE))
         job.outcome = replace(outcome, looks=() if passed else ((look, decision),))
         if passed or job.waiting == 0:
-            self.recorder.put(((look, decision),), ())
+            answers: tuple[Answer, ...] = ()
+            if not (passed or outcome.passed or job.told):  # all hung up, and the vault has the bytes
+                body = Body(blob.sha256, blob.ref.size, blob.claimed, None)
+                answers = (self._answer(job.face, body, outcome, job.began, blob.claimed),)
+            self.recorder.put(((look, decision),), answers)
             log.info(
                 "debt looked at",
                 sha256=blob.sha256,
@@ -402,18 +455,18 @@ class Gate:
 
     def _is_restored(self, sha256: Sha256, look: Look) -> bool:
         """Whether this is what a person is putting back just now, written anew by pict-rs on the way: once for each restoring."""
-        if self._store is None:
-            return False
-        restoring = self._ledger.uploads.restoring(self._store, self._clock() - RESTORING)
-        self._restored.intersection_update(restoring)
-        for original in restoring:
-            known = self._ledger.known(original, self._looks.engine)
-            word = self._ledger.verdict(original)
-            if original in self._restored or known is None or word is None or not _alike(known, look):
-                continue
-            self._restored.add(original)
-            self._ledger.clear(self._run, sha256, word, self._clock())
-            return True
+        since = self._clock() - RESTORING
+        with self._restoring:
+            restoring = {each for store in self._restorable for each in self._ledger.uploads.restoring(store, since)}
+            self._restored.intersection_update(restoring)
+            for original in sorted(restoring - self._restored):
+                known = self._ledger.known(original, self._looks.engine)
+                word = self._ledger.verdict(original)
+                if known is None or word is None or not _alike(known, look):
+                    continue
+                self._restored.add(original)
+                self._ledger.clear(self._run, sha256, word, self._clock())
+                return True
         return False
 
     def _count(self, answer: Answer) -> None:
@@ -445,7 +498,12 @@ def _alike(known: Look, look: Look) -> bool:
     return all(a[:2] == b[:2] and abs(a[2] - b[2]) <= NEAR for a, b in zip(*scores, strict=True))
 
 
-def _heard(waiting: "asyncio.Future[Look]") -> None:
+def _of_gate(looks: tuple[tuple[Look, Decision | None], ...]) -> tuple[tuple[Look, Decision | None], ...]:
+    """The same looks, about an upload that does not live: it lies in no store."""
+    return tuple((replace(look, ref=replace(look.ref, store=GATE)), decision) for look, decision in looks)
+
+
+def _heard(waiting: "asyncio.Future[Any]") -> None:
     """Without this asyncio would complain about errors that nobody waits for any more."""
     if not waiting.cancelled():
         waiting.exception()

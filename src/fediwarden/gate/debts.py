@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import structlog
 
-from fediwarden.errors import FediwardenError, Gone, Unreached
+from fediwarden.errors import FediwardenError, Gone, Refused, Unreached
 from fediwarden.gate.desk import Desk
 from fediwarden.ledger import GATE, Ledger
 from fediwarden.model import Blob, Debt, EngineVersion, ObjectRef
@@ -63,17 +63,25 @@ class Payer:
         self._thread.join(seconds)
 
     def _work(self) -> None:
-        failures = 0
-        while not self._stop.wait(min(EVERY * 2**failures, SLOWEST)):
-            try:
-                self._pass()
-                failures = 0
-            except FediwardenError as error:
-                failures += 1
-                log.warning("debts wait", problem=str(error))
-            except Exception:  # the unknown: the debts stay open, and are tried again
-                failures += 1
-                log.exception("paying debts failed")
+        paying = acting = 0  # rounds in a row that failed
+        act_at = 0.0
+        while not self._stop.wait(pause(paying)):
+            paying = self._tried("debts wait", self._pass, paying)
+            if self._act is not None and time.monotonic() >= act_at:  # whatever keeps it from acting keeps no debt waiting
+                acting = self._tried("what turned out suspected is not hidden yet", self._act, acting)
+                act_at = time.monotonic() + (pause(acting) if acting else 0.0)
+
+    def _tried(self, words: str, round: Callable[[], None], failures: int) -> int:
+        """Do it; how often in a row it has failed now."""
+        try:
+            round()
+        except FediwardenError as error:
+            log.warning(words, problem=str(error))
+        except Exception:  # the unknown: what was to be done stays to be done, and is tried again
+            log.exception(words)
+        else:
+            return 0
+        return failures + 1
 
     def _pass(self) -> None:
         """Once over the list, oldest first. Raises: Unreached where pict-rs gives no answer."""
@@ -87,8 +95,6 @@ class Payer:
             if self._tries.get(debt.id, (0, 0.0))[1] <= time.monotonic():
                 self._pay(debt, self._reader)
         self._tries = {debt: tries for debt, tries in self._tries.items() if debt in open_ones}
-        if self._act is not None:
-            self._act()
 
     def _pay(self, debt: Debt, reader: Reader) -> None:
         size = min(debt.ref.size, self._limit)
@@ -113,8 +119,11 @@ class Payer:
                 blob = reader.fetch(ObjectRef(debt.ref.store, key, debt.ref.size, key), min(debt.ref.size, self._limit))
             except Gone:
                 continue
-            except Unreached:
+            except Unreached as error:
                 self._later(debt)
+                if isinstance(error, Refused):  # it answers, and says no to this one: pict-rs 0.4 knows no content by its hash
+                    log.warning("a debt waits for a scan", sha256=debt.sha256, problem=str(error))
+                    return None
                 raise
             except FediwardenError as error:  # too large, or being written: a scan will say the same
                 log.warning("a debt could not be fetched", sha256=debt.sha256, problem=str(error))
@@ -131,4 +140,9 @@ class Payer:
 
     def _later(self, debt: Debt) -> None:
         tries = self._tries.get(debt.id, (0, 0.0))[0] + 1
-        self._tries[debt.id] = (tries, time.monotonic() + min(EVERY * 2**tries, SLOWEST))
+        self._tries[debt.id] = (tries, time.monotonic() + pause(tries))
+
+
+def pause(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return min(EVERY * 2.0 ** min(failures, 16), SLOWEST)  # two to the power of a long night is no number any more

@@ -29,10 +29,12 @@ class Job:
 
     blob: Blob
     began: float
+    face: str = ""  # which protocol brought it first
     future: "Future[Look]" = field(default_factory=Future)
     waiting: int = 0
     passed: bool = False
     fetched: bool = False  # it came from its store, and not from an upload
+    told: bool = False  # somebody who waited was refused as late, which is on record
     begun: bool = False
     decided: bool = False  # what it means is settled: nobody is let through as late any more
     debt: bool = False  # in the lane of debts
@@ -135,7 +137,7 @@ class Desk:
                 return job
         return None
 
-    def put(self, blob: Blob, began: float, *, debt: bool = False) -> Job | None:
+    def put(self, blob: Blob, began: float, *, debt: bool = False, face: str = "") -> Job | None:
         """A job for bytes whose room was taken; None where too many wait. The room is given back when it was looked at.
 
         A debt waits behind every upload, and nobody waits for it.
@@ -143,7 +145,7 @@ class Desk:
         with self._changed:
             if self._ending or (not debt and len(self._uploads) >= self._queue) or blob.sha256 in self._jobs:
                 return None
-            job = Job(blob, began, waiting=0 if debt else 1, passed=debt, fetched=debt, debt=debt)
+            job = Job(blob, began, face, waiting=0 if debt else 1, passed=debt, fetched=debt, debt=debt)
             self._jobs[blob.sha256] = job
             (self._debts if debt else self._uploads).append(job)
             self._changed.notify()

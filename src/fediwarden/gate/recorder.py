@@ -10,12 +10,13 @@ from typing import Protocol
 
 import structlog
 
-from fediwarden.errors import FediwardenError
+from fediwarden.errors import CannotWrite, FediwardenError
 from fediwarden.model import Answer, Decision, Look, RunId
 
 log = structlog.get_logger("fediwarden")
 
 AT_ONCE = 64  # entries in one transaction at most
+MOST = 20_000  # entries that wait; a ledger that takes nothing for hours must not fill the memory
 
 
 class Record(Protocol):
@@ -51,13 +52,22 @@ class Recorder:
         self._entries.put(None)
         self._thread.join(seconds)
 
+    @property
+    def waiting(self) -> int:
+        """Entries that are not written yet."""
+        return self._entries.qsize()
+
     def put(self, looks: Sequence[tuple[Look, Decision | None]], answers: Sequence[Answer]) -> "Future[None]":
         """Put facts on record; the future ends when they are durable, or with the error that kept them out.
 
         A future that was cancelled before its turn leaves nothing on record.
         """
         entry = _Entry(looks, answers)
-        self._entries.put(entry)
+        if self.waiting >= MOST:
+            _fail([entry], CannotWrite(f"{MOST:,} entries wait for the ledger already"))
+            log.warning("not on record: the ledger takes nothing", answers=len(answers), looks=len(looks))
+        else:
+            self._entries.put(entry)
         return entry.future
 
     def _work(self) -> None:
