@@ -30,15 +30,15 @@ def test_what_this_engine_has_not_settled_is_known_without_asking_the_store() ->
         run = begun(ledger)
         refs = [a_ref(f"{number}") for number in range(4)]
         ledger.settle(run, refs, ENGINE)
-        assert keys(ledger) == ["0", "1", "2", "3"]
+        assert keys(ledger) == ["3", "2", "1", "0"]
 
         ledger.record(run, [(a_look(ref), None) for ref in refs[:3]])
         assert keys(ledger) == ["3"]
-        assert keys(ledger, EngineVersion("another")) == ["0", "1", "2", "3"]
+        assert keys(ledger, EngineVersion("another")) == ["3", "2", "1", "0"]
 
         replaced = ObjectRef(refs[0].store, refs[0].key, 9, "another stamp")
         ledger.settle(run, [replaced], ENGINE)
-        assert keys(ledger) == ["0", "3"]
+        assert keys(ledger) == ["3", "0"]
         ledger.swept(begun(ledger), refs[0].store)
         assert keys(ledger) == []
 

@@ -94,6 +94,18 @@ class Watching:
         self.store.put(key, data, modified=moment)
         return key
 
+    def fill(self) -> None:
+        """A round, and all that is due in the gaps."""
+        self.watch.round()
+        while self.watch.fill():
+            continue
+
+    def sweep(self) -> None:
+        """A complete listing, and looks at what it finds."""
+        self.watch.sweep()
+        while self.watch.go_through_backlog():
+            continue
+
     @property
     def not_looked_at(self) -> list[str]:
         """Objects in the store that this engine has not settled, whatever the ledger knows of them."""

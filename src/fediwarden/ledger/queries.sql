@@ -448,11 +448,11 @@ INSERT INTO marks (name, value, at) VALUES (:name, :value, :at)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, at = excluded.at;
 
 -- name: unsettled
--- Present objects of a store that this engine version has not settled, known from earlier listings.
+-- Present objects of a store that this engine version has not settled, known from earlier listings; the newest dated key first.
 SELECT key, size, stamp, modified FROM objects
-WHERE store = :store AND key > :after AND gone_at IS NULL
+WHERE store = :store AND key < :before AND gone_at IS NULL
     AND (fresh = 0 OR engine IS NULL OR engine <> :engine OR (sha256 IS NULL AND size <= :limit))
-ORDER BY key LIMIT :page;
+ORDER BY key DESC LIMIT :page;
 
 -- name: oldest_lacking
 -- How long objects have not been scanned, by reason.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 PAGE = 500
+LAST = b"\xff" * 5000  # comes after every key: none is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,17 @@ class Watching:
     def unsettled(self, store: StoreName, engine: EngineVersion, limit: int) -> Iterator[Sequence[ObjectRef]]:
         """Pages of present objects of a store, known from earlier listings, that this engine version has not settled.
 
-        `limit` is as in `Ledger.settle`. Costs the store nothing; what has gone since is told by fetching it.
+        `limit` is as in `Ledger.settle`. Costs the store nothing; what has gone since is told by fetching it. From the last key
+        to the first: where keys begin with their date, what came in last comes first.
         """
-        after = b""
+        before = LAST
         while True:
-            facts = {"store": clean(store), "engine": engine, "limit": limit, "after": after, "page": PAGE}
+            facts = {"store": clean(store), "engine": engine, "limit": limit, "before": before, "page": PAGE}
             with self._reading() as connection:
                 page = connection.execute(queries()["unsettled"], facts).all()
             if not page:
                 return
-            after = bytes(page[-1].key)
+            before = bytes(page[-1].key)
             yield [ref_of(store, bytes(row.key), row) for row in page]
 
     def oldest(self, engine: EngineVersion) -> dict[str, datetime]:

@@ -1,7 +1,8 @@
 """What is known about the watching itself: per store and in all, for metrics, notices and the health page; judges only blindness."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from threading import Lock
@@ -17,7 +18,8 @@ class StoreState:
     """One store as it is watched now."""
 
     signal: str = ""
-    answered: float | None = None  # when it last told what is new; seconds of the clock that only goes forward
+    answered: bool = False  # whether it ever told what is new
+    due: float | None = None  # when its next answer is due; seconds of the clock that only goes forward
     problem: str = ""  # of the last try; "" when it worked
     failures: int = 0
     requests: int = 0  # all that were ever sent by this process
@@ -39,7 +41,7 @@ class Picture:
     notices: Counter[str]
     arrivals: list[float]  # seconds from coming in to being looked at
     blind: list[str]
-    silent: dict[StoreName, float]  # seconds since each store told what is new
+    silent: dict[StoreName, float]  # seconds since the answer of each store was due
 
 
 class Board:
@@ -57,6 +59,8 @@ class Board:
         self._began = clock()
         self._stores: dict[StoreName, StoreState] = {}
         self._failing: float | None = None  # since when no look has worked
+        self._looking = 0  # scans under way
+        self._moved = 0.0  # when a look was last finished, or the first of these scans began
         self._looks: Counter[str] = Counter()
         self._restarts: Counter[str] = Counter()
         self._notices: Counter[str] = Counter()
@@ -67,13 +71,32 @@ class Board:
         with self._lock:
             self._stores[name] = replace(self._stores.get(name, StoreState()), **facts)  # type: ignore[arg-type]
 
-    def answered(self, name: StoreName, arrivals: int = 0) -> None:
-        """A store told what is new."""
+    def answered(self, name: StoreName, arrivals: int = 0, due: float | None = None) -> None:
+        """A store told what is new; the next answer is due at `due`."""
         with self._lock:
             state = self._stores.setdefault(name, StoreState())
-            state.answered = self._clock()
+            state.answered = True
+            state.due = max(self._clock(), due or 0.0)
             state.problem, state.failures = "", 0
             state.arrivals += arrivals
+
+    def expect(self, name: StoreName, due: float) -> None:
+        """Nobody asks a store while what it told is looked at."""
+        with self._lock:
+            state = self._stores.setdefault(name, StoreState())
+            state.due = max(due, state.due or 0.0)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """While a scan is under way, looks have to be finished now and then."""
+        with self._lock:
+            self._moved = self._moved if self._looking else self._clock()
+            self._looking += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._looking -= 1
 
     def silent(self, name: StoreName, problem: str) -> None:
         """A store did not."""
@@ -87,6 +110,7 @@ class Board:
         fields = ("seen", "broken", "gone", "unreached", "flagged", "review")
         more = {name: getattr(now, name) - getattr(before, name) for name in fields}
         with self._lock:
+            self._moved = self._clock()
             self._looks.update({name: count for name, count in more.items() if count > 0})
             if more["seen"] or more["broken"] or more["gone"]:
                 self._failing = None
@@ -116,6 +140,12 @@ class Board:
         with self._lock:
             return self._why_blind()
 
+    @property
+    def sees(self) -> bool:
+        """Whether every store has told something in this life, and nothing speaks for blindness."""
+        with self._lock:
+            return all(state.answered for state in self._stores.values()) and self._failing is None and not self._why_blind()
+
     def picture(self) -> Picture:
         """A copy of everything."""
         with self._lock:
@@ -130,7 +160,7 @@ class Board:
             )
 
     def _silence(self, state: StoreState) -> float:
-        return self._clock() - (self._began if state.answered is None else state.answered)
+        return max(0.0, self._clock() - (self._began if state.due is None else state.due))
 
     def _why_blind(self) -> list[str]:
         why = [
@@ -140,4 +170,6 @@ class Board:
         ]
         if self._failing is not None and (failing := self._clock() - self._failing) > self._blind_after:
             why.append(f"no look has worked for {round(failing / 60)} minutes")
+        if self._looking and (stuck := self._clock() - self._moved) > self._blind_after:
+            why.append(f"no look has ended for {round(stuck / 60)} minutes")
         return why

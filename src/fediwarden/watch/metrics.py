@@ -1,5 +1,6 @@
 """Numbers for Prometheus and a page for health checks, on an address of the operator's choice; tells no key, no name of a picture."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, ClassVar
 
+import structlog
+
 from fediwarden import __version__
-from fediwarden.errors import Misconfigured
+from fediwarden.errors import FediwardenError, Misconfigured
 from fediwarden.ledger import Ledger, Totals, UploadTotals
 from fediwarden.model import EngineVersion
 from fediwarden.watch.board import Board
@@ -17,6 +20,8 @@ from fediwarden.watch.turns import Turns
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+log = structlog.get_logger("fediwarden")
 
 FRESH = 60.0  # seconds that the ledger's numbers are kept; on a million objects they take a second
 BUCKETS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
@@ -161,7 +166,7 @@ class Collector:
         yield lag
         per_store = {
             "store_lag_seconds": "From coming in to being looked at, of the newest arrival.",
-            "store_silent_seconds": "Since the store last told what is new.",
+            "store_silent_seconds": "Since the store should have told what is new.",
             "store_failures": "Questions in a row that got no answer.",
             "store_requests_last_hour": "Listing requests in the last hour.",
             "store_swept_timestamp_seconds": "When the last complete listing began; 0: never.",
@@ -207,14 +212,13 @@ class Page:
 
         host, _, port = address.rpartition(":")
         try:
-            self._server = ThreadingHTTPServer((host.strip("[]") or "127.0.0.1", int(port)), Handler)
+            self._server = _Server((host.strip("[]") or "127.0.0.1", int(port)), Handler)
         except (OSError, ValueError, OverflowError) as error:
             raise Misconfigured(
                 f"cannot listen on {address!r} for metrics: {error}",
                 hint="set [watch] metrics to an address such as 127.0.0.1:9470",
             ) from error
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 1.0}, name="metrics", daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.25}, name="metrics", daemon=True)
         self._thread.start()
 
     @property
@@ -228,6 +232,16 @@ class Page:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """Ends with the process, and says nothing about clients that hang up."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One line in the log instead of a traceback on the terminal."""
+        log.warning("metrics not told", problem=repr(sys.exception())[:200])
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Answers GET on two paths; its own words tell nothing of the program."""
 
@@ -239,7 +253,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer."""
         answer = self.answers.get(self.path)
-        status, body = (HTTPStatus.NOT_FOUND, b"") if answer is None else answer()
+        try:
+            status, body = (HTTPStatus.NOT_FOUND, b"") if answer is None else answer()
+        except FediwardenError as error:
+            log.warning("metrics not told", problem=str(error))
+            status, body = HTTPStatus.SERVICE_UNAVAILABLE, b"the ledger cannot be read just now\n"
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))

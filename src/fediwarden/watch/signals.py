@@ -23,7 +23,10 @@ log = structlog.get_logger("fediwarden")
 
 AHEAD = timedelta(days=400)  # a key dated later than this is nobody's clock; the sweep finds it
 DATED_SINCE = timedelta(days=60)  # a store where nothing dated came in for so long is listed whole
+ENOUGH = 3  # items in a row at the end of a page that came in before the position
 STEP, WAKES = 200, 2000  # milliseconds: how long changes are gathered, and how often a quiet folder is noticed to be quiet
+UNREADABLE = "\ufffd"
+BURST = 4000  # changes at once, from which on the system's own queue (16,384) may have run over without a word
 TOLD_BOUND = 50_000  # paths that a folder told of and nobody asked for yet; more than these are left to the sweep
 
 
@@ -52,8 +55,12 @@ class Signal(Protocol):
         """The position once this page was met."""
         ...
 
+    def stop(self) -> None:
+        """Ask what runs by itself to end, and wake who waits for it."""
+        ...
+
     def close(self) -> None:
-        """End what runs by itself."""
+        """Wait until it has ended."""
         ...
 
 
@@ -63,6 +70,11 @@ def newer(position: str, times: Sequence[datetime | None], now: datetime) -> str
     if position:
         known.append(datetime.fromisoformat(position))
     return min(max(known), now).isoformat() if known else position
+
+
+def reached_back(position: str, overlap: timedelta, now: datetime) -> datetime:
+    """Since when to ask. A position of a time when clocks ran ahead is not waited for."""
+    return min(datetime.fromisoformat(position), now) - overlap
 
 
 class Newest:
@@ -82,15 +94,20 @@ class Newest:
 
     def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
         """As `Signal.news`. Without a position: the first page, for a sweep follows."""
-        since = datetime.fromisoformat(position) - self._overlap if position else None
+        since = reached_back(position, self._overlap, self._clock()) if position else None
         for page in self._reader.newest():
             yield page
-            if since is None or any(ref.modified is not None and ref.modified < since for ref in page):
+            # several: one that took long to come in carries an early date among those that came in with it
+            last = page[-ENOUGH:]
+            if since is None or all(ref.modified is not None and ref.modified < since for ref in last):
                 return
 
     def advance(self, position: str, page: Sequence[ObjectRef]) -> str:
         """As `Signal.advance`."""
         return newer(position, [ref.modified for ref in page], self._clock())
+
+    def stop(self) -> None:
+        """Nothing runs by itself."""
 
     def close(self) -> None:
         """Nothing runs by itself."""
@@ -115,12 +132,15 @@ class DatedKeys:
     def news(self, position: str) -> Iterator[Sequence[ObjectRef]]:
         """As `Signal.news`. Without a position: of the last DATED_SINCE."""
         now = self._clock()
-        since = datetime.fromisoformat(position) - self._overlap if position else now - DATED_SINCE
+        since = reached_back(position, self._overlap, now) if position else now - DATED_SINCE
         yield from self._reader.between(self._prefix + first_key(since), self._prefix + first_key(now + AHEAD))
 
     def advance(self, position: str, page: Sequence[ObjectRef]) -> str:
         """As `Signal.advance`."""
         return newer(position, [key_time(ref.key.removeprefix(self._prefix)) for ref in page], self._clock())
+
+    def stop(self) -> None:
+        """Nothing runs by itself."""
 
     def close(self) -> None:
         """Nothing runs by itself."""
@@ -147,6 +167,9 @@ class Listing:
         """There is no position."""
         return position
 
+    def stop(self) -> None:
+        """Nothing runs by itself."""
+
     def close(self) -> None:
         """Nothing runs by itself."""
 
@@ -170,6 +193,9 @@ class Elsewhere:
     def advance(self, position: str, page: Sequence[ObjectRef]) -> str:
         """There is no position."""
         return position
+
+    def stop(self) -> None:
+        """Nothing runs by itself."""
 
     def close(self) -> None:
         """Nothing runs by itself."""
@@ -268,6 +294,8 @@ class FolderEvents:
         try:
             return self._reader.stat(path)
         except Gone:
+            if UNREADABLE in path:
+                self._told.lose()  # a name that is not UTF-8 cannot be told, only listed
             return None  # a folder, or deleted since
         except Unreached as error:
             log.warning("file not reached", store=self._reader.name, key=path, problem=str(error))
@@ -278,9 +306,14 @@ class FolderEvents:
         """There is no position."""
         return position
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Stop listening."""
         self._stop.set()
+        self._told.lose()
+
+    def close(self) -> None:
+        """As `Signal.close`."""
+        self.stop()
         self._thread.join(2.0)
 
     def _listen(self) -> None:
@@ -292,6 +325,8 @@ class FolderEvents:
                 self._root, watch_filter=None, stop_event=self._stop, step=STEP, rust_timeout=WAKES, yield_on_timeout=True
             ):
                 self._told.ready.set()  # also where it only says that nothing happened yet
+                if len(changes) >= BURST:
+                    self._told.lose()
                 for change, path in changes:
                     if change is not watchfiles.Change.deleted:
                         self._tell(root, os.fsencode(path))

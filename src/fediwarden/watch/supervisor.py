@@ -14,7 +14,7 @@ log = structlog.get_logger("fediwarden")
 
 FIRST, MOST = 1.0, 300.0  # seconds until a part that failed begins anew; doubles
 WELL = 600.0  # seconds without a failure after which it is forgotten
-END_SECONDS = 4.5  # for all parts together to end when they are asked to
+END_SECONDS = 3.7  # for all parts together to end when they are asked to
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,7 @@ def collector() -> Collector:
     watching = Watching(DatedStore())
     for number, data in enumerate([b"dark", b"bad", b"hmm", b"broken"]):
         watching.upload(data, number)
-    watching.watch.sweep()
+    watching.sweep()
     watching.upload(b"dark, new", 9)
     watching.watch.round()
     watching.board.restarted("gaps memory")

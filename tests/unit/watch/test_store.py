@@ -14,6 +14,7 @@ from tests.support.watching import DatedStore, NewestStore, Watching
 from fediwarden.errors import CannotWrite, Unreached
 from fediwarden.ledger.watching import Watching as Marks
 from fediwarden.stores.memory import MemoryStore
+from fediwarden.watch import store as store_watch
 from fediwarden.watch.store import AT_ONCE, RETRY_FIRST
 
 
@@ -28,7 +29,7 @@ def watching(request: pytest.FixtureRequest) -> Watching:
     """Every kind of signal that is asked."""
     made = Watching(request.param())
     made.upload(b"dark, the first")
-    made.watch.sweep()
+    made.sweep()
     made.watch.round()
     made.pass_time(hours=2)
     return made
@@ -80,8 +81,7 @@ def test_a_round_that_is_cut_off_leaves_its_objects_to_the_gaps_and_the_position
     watching.store.before = None
     watching.begin()
     watching.pass_time(seconds=RETRY_FIRST + 1)
-    while watching.watch.fill():
-        pass
+    watching.fill()
     assert watching.not_looked_at == []
 
 
@@ -115,10 +115,11 @@ def test_a_ledger_that_takes_no_more_stops_the_round_and_nothing_counts_as_met(
     assert watching.not_looked_at == []
 
 
-def test_a_flood_is_put_into_the_ledger_at_once_and_looked_at_in_the_gaps() -> None:
+def test_a_flood_is_put_into_the_ledger_at_once_and_looked_at_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_watch, "LEFT", AT_ONCE + 60)
     watching = Watching(DatedStore())
     watching.upload(b"dark, the first")
-    watching.watch.sweep()
+    watching.sweep()
     watching.watch.round()
     watching.pass_time(hours=2)
     for number in range(AT_ONCE + 100):
@@ -126,8 +127,13 @@ def test_a_flood_is_put_into_the_ledger_at_once_and_looked_at_in_the_gaps() -> N
 
     assert watching.watch.round() == AT_ONCE + 100
     assert len(watching.not_looked_at) == 100
-    assert watching.watch.fill()
+    asked = watching.store.requests
+    assert watching.watch.round() == 0
+    assert watching.store.requests - asked == 60  # fetches: nobody asked again
+    assert len(watching.not_looked_at) == 40
+    watching.fill()
     assert watching.not_looked_at == []
+    assert len(watching.core.opener.opened) == AT_ONCE + 101
 
 
 def test_a_sweep_finds_what_no_signal_told_and_what_is_gone() -> None:
@@ -141,7 +147,7 @@ def test_a_sweep_finds_what_no_signal_told_and_what_is_gone() -> None:
     assert watching.not_looked_at == ["not/dated.jpg"]
 
     watching.pass_time(hours=25)
-    assert watching.watch.fill()
+    watching.fill()
     assert watching.not_looked_at == []
     entry = watching.core.ledger.entry(watching.store.name, first)
     assert entry is not None
@@ -170,7 +176,7 @@ def test_a_sweep_takes_back_nothing_that_came_in_while_it_listed() -> None:
     watching.store.put("older", b"dark, for the sweep")
     watching.store.list = listing_that_is_over  # type: ignore[method-assign, assignment]
     watching.store.before = meanwhile
-    watching.watch.sweep()
+    watching.sweep()
 
     entry = watching.core.ledger.entry(watching.store.name, late[0])
     assert entry is not None
@@ -180,7 +186,7 @@ def test_a_sweep_takes_back_nothing_that_came_in_while_it_listed() -> None:
 def test_a_sweep_that_is_cut_off_is_due_again_and_declares_nothing_gone() -> None:
     watching = Watching(DatedStore())
     watching.upload(b"dark")
-    watching.watch.sweep()
+    watching.sweep()
     watching.pass_time(hours=25)
     watching.upload(b"dark", 2)
 
@@ -189,11 +195,11 @@ def test_a_sweep_that_is_cut_off_is_due_again_and_declares_nothing_gone() -> Non
             raise Unreached("no answer")
 
     watching.store.before = listing_fails
-    watching.watch.sweep()
+    watching.sweep()
     assert not any(entry.gone for entry in watching.core.ledger.entries())
     watching.store.before = None
     watching.pass_time(hours=1)
-    assert watching.watch.fill()
+    watching.fill()
     assert watching.not_looked_at == []
 
 
@@ -204,8 +210,7 @@ def test_a_clock_that_jumps_hides_nothing(watching: Watching, jump: timedelta) -
     watching.clock.now -= jump
     watching.upload(b"dark, after the jump", 3)
     watching.watch.round()
-    while watching.watch.fill():
-        pass
+    watching.fill()
     assert watching.not_looked_at == []
 
 
@@ -213,23 +218,22 @@ def test_another_engine_looks_at_everything_again_without_listing_the_store() ->
     watching = Watching(DatedStore())
     for number in range(20):
         watching.upload(b"dark %d" % number, number)
-    watching.watch.sweep()
+    watching.sweep()
     watching.watch.round()
     watching.core.engine = "2"
     watching.begin()
     steps: list[str] = []
     watching.store.before = lambda step, _: steps.append(step)
-    while watching.watch.fill():
-        pass
+    watching.fill()
 
     assert watching.not_looked_at == []
-    assert steps.count("list") == 1  # which signal the store offers
+    assert steps.count("list") == 2  # which signal the store offers, and what is new
 
 
 def test_an_object_that_is_never_reached_is_tried_ever_more_rarely() -> None:
     watching = Watching(DatedStore())
     watching.upload(b"dark, the first")
-    watching.watch.sweep()
+    watching.sweep()
     poisoned = watching.upload(b"dark, and poisoned", 1)
     tries = 0
 
@@ -258,7 +262,7 @@ def test_an_idle_store_costs_one_request_a_round_and_the_ledger_nothing(
     for number in range(10):
         watching.upload(b"dark %d" % number, number)
         watching.pass_time(minutes=30)
-    watching.watch.sweep()
+    watching.sweep()
     watching.watch.round()
     watching.pass_time(hours=2)
     watching.watch.round()
@@ -320,7 +324,7 @@ def _no_answer(step: str, key: str) -> None:
 def test_the_stop_ends_a_scan_under_way_and_what_was_not_looked_at_stays_on_the_list() -> None:
     watching = Watching(DatedStore())
     watching.upload(b"dark, the first")
-    watching.watch.sweep()
+    watching.sweep()
     for number in range(50):
         watching.upload(b"dark %d" % number, number)
     watching.core.opener = Opener(before=lambda _: time.sleep(0.05))
@@ -333,6 +337,5 @@ def test_the_stop_ends_a_scan_under_way_and_what_was_not_looked_at_stays_on_the_
     assert left > 0
     watching.core.opener = Opener()
     watching.begin()
-    while watching.watch.fill():
-        pass
+    watching.fill()
     assert watching.not_looked_at == []
