@@ -34,6 +34,7 @@ from fediwarden.config import Configuration, Profile, StoreEntry
 from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured, Refused
 from fediwarden.gate.core import Gate
 from fediwarden.gate.debts import Payer
+from fediwarden.gate.hiding import Hiding
 from fediwarden.inference import registry, towers
 from fediwarden.inference.sessions import CPU
 from fediwarden.inference.towers import Choice
@@ -605,7 +606,7 @@ class App:
             self.clock,
             object_limit=self.object_limit,
             lapse=timedelta(hours=settings.lapse_hours),
-            act=partial(self._hide_debts, run, reader.name) if reader and settings.act == "allowance" else None,
+            act=self._hiding(run, reader.name) if reader and settings.act == "allowance" else None,
         )
         gate.start()
         payer.start()
@@ -618,16 +619,16 @@ class App:
             if reader is not None:
                 reader.close()
 
-    def _hide_debts(self, run: RunId, store: StoreName) -> None:
-        """Hide what is owed in the gate's store, within the allowance. Raises: FediwardenError; then it is tried again."""
-        owed = [one.ref.key for one in self.ledger.owed() if one.ref.store == store]
-        if not owed:
-            return
+    def _hiding(self, run: RunId, store: StoreName) -> Hiding:
         acting = self.settings.acting
-        with self.warden(run) as warden:
-            plan = warden.plan(allowance=acting.allowance, drill_allowance=acting.drill_allowance, only=owed)
-            for _ in warden.apply(plan):
-                continue
+        return Hiding(
+            self.ledger,
+            store,
+            partial(self.warden, run),
+            self.radii,
+            allowance=acting.allowance,
+            drill_allowance=acting.drill_allowance,
+        )
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
@@ -637,7 +638,7 @@ class App:
         from fediwarden.watch.board import Board
         from fediwarden.watch.metrics import Collector, Ledgers, Page, counted
         from fediwarden.watch.notices import Notices, Standing
-        from fediwarden.watch.session import Acting, Watch, Watched
+        from fediwarden.watch.session import Acting, Suspected, Watch, Watched
         from fediwarden.watch.store import Bench, Plan
         from fediwarden.watch.supervisor import Part
         from fediwarden.watch.turns import Turns, queued
@@ -649,7 +650,8 @@ class App:
         more = [Part("rejudge", self._rejudge_once)]
         if settings.act == "allowance":
             _ = self.profile
-            more.append(Part("acting", Acting(self._hide_what_is_owed, ticks, self.stop).run))
+            suspected = Suspected(self.ledger)
+            more.append(Part("acting", Acting(self._hide_what_is_owed, suspected, ticks, self.stop).run))
         if ways or occasions.heartbeat:
 
             def standing() -> Standing:
@@ -689,12 +691,19 @@ class App:
                 self.stop.set()
                 watch.end()
 
-    def check_watching(self, names: Sequence[str]) -> None:
-        """Build everything that `watching` needs but the watch itself, so that what is wrong shows. Raises: FediwardenError."""
+    def check_watching(self, names: Sequence[str], metrics: str = "") -> None:
+        """Build everything that `watching` needs but the watch itself, so that what is wrong shows.
+
+        `metrics` is the address that is listened on already. Raises: FediwardenError.
+        """
+        from fediwarden.watch.metrics import check
+
         with self.readers(names):
             _ = (self._ways(), self._occasions(), self.policy, self.looker, self.ledger)
         if self.settings.watch.act == "allowance":
             _ = self.profile
+        if self.settings.watch.metrics:
+            check(self.settings.watch.metrics, taken=metrics)
 
     def _watched(self, name: StoreName) -> tuple[str, str, timedelta]:
         """Of a store: its address, the pict-rs store that tells of what comes in, and how far questions reach back."""

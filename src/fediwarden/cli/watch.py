@@ -38,11 +38,9 @@ def watch(
     app = build()
     asked = _Asked()
     with _signals(asked):
-        while True:
-            wanted = _run(app, stores or [], asked)
-            if wanted is None:
-                break
-            app = wanted
+        wanted: App | None = app
+        while wanted is not None and not asked.end:
+            wanted = _run(wanted, stores or [], asked)
     if asked.interrupted:
         return Exit.INTERRUPTED
     say("stopped; what was finished is recorded")
@@ -95,21 +93,21 @@ def _run(app: App, stores: Sequence[str], asked: _Asked) -> App | None:
                 notify(os.environ, ALIVE)
             if asked.again and not asked.end:
                 asked.again = False
-                fresh = _read_anew(stores)
+                fresh = _read_anew(stores, app.settings.watch.metrics)
                 if fresh is not None:
                     return fresh
         notify(os.environ, STOPPING)
     return None
 
 
-def _read_anew(stores: Sequence[str]) -> App | None:
+def _read_anew(stores: Sequence[str], metrics: str) -> App | None:
     """The configuration as it is now, checked whole; None where it is wrong, and then the old one stays."""
     from fediwarden.watch.systemd import READY, notify, reloading
 
     notify(os.environ, *reloading())
     try:
         app = App(environment())
-        app.check_watching(stores)
+        app.check_watching(stores, metrics)
         app.open_log()
     except FediwardenError as error:
         tell(error)

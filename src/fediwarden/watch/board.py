@@ -144,7 +144,16 @@ class Board:
     def sees(self) -> bool:
         """Whether every store has told something in this life, and nothing speaks for blindness."""
         with self._lock:
-            return all(state.answered for state in self._stores.values()) and self._failing is None and not self._why_blind()
+            return self._failing is None and self._well()
+
+    @property
+    def well(self) -> bool:
+        """The same, where a look that failed just now speaks for nothing yet."""
+        with self._lock:
+            return self._well()
+
+    def _well(self) -> bool:
+        return all(state.answered for state in self._stores.values()) and not self._why_blind()
 
     def picture(self) -> Picture:
         """A copy of everything."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, ClassVar
 
@@ -210,14 +211,7 @@ class Page:
                 "/healthz": lambda: _health(board),
             }
 
-        host, _, port = address.rpartition(":")
-        try:
-            self._server = _Server((host.strip("[]") or "127.0.0.1", int(port)), Handler)
-        except (OSError, ValueError, OverflowError) as error:
-            raise Misconfigured(
-                f"cannot listen on {address!r} for metrics: {error}",
-                hint="set [watch] metrics to an address such as 127.0.0.1:9470",
-            ) from error
+        self._server = _listening(address, Handler)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.25}, name="metrics", daemon=True)
         self._thread.start()
 
@@ -273,3 +267,22 @@ def _health(board: Board) -> tuple[HTTPStatus, bytes]:
     if blind:
         return HTTPStatus.SERVICE_UNAVAILABLE, ("blind\n" + "\n".join(blind) + "\n").encode()
     return HTTPStatus.OK, b"watching\n"
+
+
+def _listening(address: str, handler: type[BaseHTTPRequestHandler]) -> "_Server":
+    host, _, port = address.rpartition(":")
+    try:
+        return _Server((host.strip("[]") or "127.0.0.1", int(port)), handler)
+    except (OSError, ValueError, OverflowError) as error:
+        raise Misconfigured(
+            f"cannot listen on {address!r} for metrics: {error}",
+            hint="set [watch] metrics to an address such as 127.0.0.1:9470",
+        ) from error
+
+
+def check(address: str, *, taken: str) -> None:
+    """Whether metrics could be served there; `taken` is where they are already. Raises: Misconfigured."""
+    if find_spec("prometheus_client") is None:
+        raise Misconfigured("metrics need prometheus-client", hint="install fediwarden[watch], or leave [watch] metrics empty")
+    if address != taken:
+        _listening(address, _Handler).server_close()

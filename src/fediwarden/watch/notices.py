@@ -7,7 +7,7 @@ operator did not name.
 import json
 import smtplib
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -145,7 +145,7 @@ class Notices:
         self._stop = stop
         self._mark = dict(ledger.watching.mark(MARK))
         self._quiet_until: dict[str, float] = {}
-        self._waiting: list[tuple[Way, Note]] = []
+        self._waiting = [*self._left_over()]
         self._again = Backoff(60.0, 3600.0)
         self._again_at = 0.0
         self._beat_at = 0.0
@@ -161,13 +161,13 @@ class Notices:
     def turn(self) -> None:
         """One look at whether something is to be told."""
         blind = self._board.blind
+        self._beat()
         if self._ways:
             self._about_blindness(blind)
             self._about_flags()
             self._about_allowance()
             self._about_the_day(blind)
             self._deliver()
-        self._beat(blind)
 
     # -- occasions ----------------------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Notices:
         if blind and not told and self._may("blind"):
             self._queue(Note("blind", ("New media are not looked at just now:", *_listed(blind)), {"blind": len(blind)}))
             self._remember(blind=1)
-        elif not blind and told:
+        elif told and self._board.sees:  # not merely begun anew
             self._queue(Note("seeing", ("New media are looked at again. What came in meanwhile is being looked at.",)))
             self._remember(blind=0)
 
@@ -256,10 +256,14 @@ class Notices:
         del self._waiting[:-50]  # what could not be delivered for days is told by the numbers of the newer ones
 
     def _deliver(self) -> None:
-        if self._ticks() < self._again_at:
+        if not self._waiting or self._ticks() < self._again_at:
             return
         waiting, self._waiting = self._waiting, []
+        failed: set[int] = set()
         for way, note in waiting:
+            if id(way) in failed or self._stop.is_set():
+                self._waiting.append((way, note))
+                continue
             try:
                 way.send(note, self._clock())
             except (OSError, httpx2.HTTPError, httpx2.InvalidURL, smtplib.SMTPException) as error:
@@ -267,17 +271,21 @@ class Notices:
                 log.warning("notice not delivered", kind=note.kind, way=type(way).__name__, error=type(error).__name__)
                 self._board.told("failed")
                 self._waiting.append((way, note))
+                failed.add(id(way))
             else:
                 log.info("notice delivered", kind=note.kind, way=type(way).__name__, counts=json.dumps(dict(note.counts)))
                 self._board.told("delivered")
+        self._remember()
         if self._waiting:
             self._again_at = self._ticks() + self._again.failed()
         else:
             self._again.worked()
 
-    def _beat(self, blind: Sequence[str]) -> None:
-        """Fetch the heartbeat's address; while this is blind it falls silent, which is what makes the other side speak."""
-        if not self._occasions.heartbeat or blind or self._ticks() < self._beat_at:
+    def _beat(self) -> None:
+        """Fetch the heartbeat's address. While this is blind it falls silent, which is what makes the other side speak; so it
+        is in a life in which no answer came yet, or a process that dies again and again would look well.
+        """
+        if not self._occasions.heartbeat or self._ticks() < self._beat_at or not self._board.well:
             return
         self._beat_at = self._ticks() + self._occasions.heartbeat_seconds
         try:
@@ -289,8 +297,21 @@ class Notices:
         else:
             self._board.told("heartbeat")
 
+    def _left_over(self) -> Iterator[tuple[Way, Note]]:
+        """What an earlier life could not deliver, to the ways there are now."""
+        kept = self._mark.get("waiting")
+        for one in kept if isinstance(kept, list) else []:
+            for way in self._ways:
+                if type(way).__name__ == one["way"] and one["kind"] in SUBJECTS:
+                    yield way, Note(one["kind"], tuple(one["lines"]), dict(one["counts"]))
+
     def _remember(self, **facts: object) -> None:
-        self._mark.update(facts)
+        """Together with what waits to be delivered, so that no end of the process loses a notice that counts as told."""
+        waiting = [
+            {"way": type(way).__name__, "kind": note.kind, "lines": [*note.lines], "counts": dict(note.counts)}
+            for way, note in self._waiting
+        ]
+        self._mark.update(facts, waiting=waiting)
         self._ledger.watching.remember(MARK, self._mark, self._clock())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,11 +18,13 @@ from structlog.testing import capture_logs
 from tests.support.core import Core
 from tests.support.watching import DatedStore, Watching
 
+from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.model import EngineVersion, StoreName
 from fediwarden.pipeline import Tally
 from fediwarden.watch.board import Board
-from fediwarden.watch.metrics import Collector, Page, counted
+from fediwarden.watch.metrics import Collector, Numbers, Page, check, counted
 from fediwarden.watch.notices import QUIET, Note, Notices, Occasions, Standing, Webhook
+from fediwarden.watch.session import Acting, Suspected
 
 MONITORING = Path(__file__).parents[3] / "deploy/monitoring"
 
@@ -145,6 +148,58 @@ def test_blindness_is_told_when_it_begins_and_when_it_ends_and_stops_the_heartbe
     telling.later(1)
     assert (len(beats), telling.box.kinds) == (3, ["blind", "seeing"])
     assert "secret" not in repr(telling.occasions)
+
+
+def test_a_life_in_which_nothing_was_told_yet_sends_no_heartbeat_and_does_not_see_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[str] = []
+
+    def fetched(url: str, **_: object) -> httpx2.Response:
+        beats.append(url)
+        return httpx2.Response(200, request=httpx2.Request("GET", url))
+
+    monkeypatch.setattr(httpx2, "get", fetched)
+    telling = Telling(occasions=Occasions(digest_hour=-1, heartbeat="https://beat.example/x"))
+    telling.board.store(StoreName("media"))
+    telling.later(3700)
+    assert (beats, telling.box.kinds) == ([], ["blind"])
+
+    telling.board = Board(3600, lambda: telling.seconds)  # it dies, and is started again
+    telling.board.store(StoreName("media"))
+    telling.begin()
+    telling.later(60)
+    assert (beats, telling.box.kinds) == ([], ["blind"])
+    telling.board.answered(StoreName("media"))
+    telling.later(1)
+    assert (len(beats), telling.box.kinds) == (1, ["blind", "seeing"])
+
+
+def test_what_could_not_be_delivered_is_delivered_by_the_next_life() -> None:
+    telling = Telling(allowance=0)
+    telling.box.broken = True
+    telling.upload("a", b"bad")
+    telling.notices.turn()
+    telling.box.broken = False
+    telling.begin().turn()
+    telling.begin().turn()
+    assert telling.box.kinds == ["flagged"]
+
+
+def test_a_look_that_never_ends_is_blindness_and_a_long_wait_between_two_questions_is_not() -> None:
+    seconds = 0.0
+    board = Board(3600, lambda: seconds)
+    board.answered(StoreName("media"), 0, 36_000.0)
+    seconds = 30_000.0
+    assert board.blind == []
+    with board.looking():
+        seconds += 3000
+        board.looked(Tally(), Tally(seen=1))
+        seconds += 3000
+        assert board.blind == []
+        seconds += 3000
+        assert len(board.blind) == 1
+    assert board.blind == []
+    seconds = 36_000.0 + 3601
+    assert len(board.blind) == 1  # the question was due an hour ago
 
 
 def test_looks_that_fail_for_an_hour_are_blindness_and_one_that_works_ends_it() -> None:
@@ -278,3 +333,54 @@ def test_a_picture_of_the_board_is_a_copy() -> None:
     board.answered(StoreName("media"), 4)
     assert before.stores[StoreName("media")].arrivals == 3
     assert replace(before.stores[StoreName("media")], arrivals=7) == board.picture().stores[StoreName("media")]
+
+
+def test_a_ledger_that_cannot_be_read_is_one_line_and_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> Numbers:
+        raise CannotWrite("the ledger is busy")
+
+    watching = Watching(DatedStore())
+    page = Page("127.0.0.1:0", Collector(watching.board, watching.turns, fails, EngineVersion("1"), "policy"), watching.board)
+    try:
+        assert httpx2.get(f"http://127.0.0.1:{page.port}/metrics").status_code == 503
+    finally:
+        page.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_an_address_for_metrics_is_tried_before_it_is_relied_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(Misconfigured):
+            check(taken, taken="")
+        check(taken, taken=taken)
+    with pytest.raises(Misconfigured):
+        check("nonsense", taken="")
+    check("127.0.0.1:0", taken="")
+
+
+def test_something_new_is_hidden_at_once_even_while_something_else_cannot_be() -> None:
+    seconds, tries, suspected = 0.0, 0, 0
+
+    def cannot() -> int:
+        nonlocal tries
+        tries += 1
+        return 0
+
+    acting = Acting(cannot, lambda: suspected, lambda: seconds, Event())
+    for _ in range(720):
+        acting.turn()
+        seconds += 5
+    assert 5 < tries < 15
+    suspected, before = 1, tries
+    acting.turn()
+    assert tries == before + 1
+
+
+def test_what_is_suspected_since_is_told_apart() -> None:
+    core = Core()
+    suspected = Suspected(core.ledger)
+    assert suspected() == 0
+    core.store.put("a", b"bad")
+    core.scan()
+    assert (suspected(), suspected()) == (1, 1)
