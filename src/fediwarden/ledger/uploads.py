@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 PAGE = 500
+UNSCANNED = (Why.LATE, Why.BUSY, Why.LARGE, Why.BROKEN, Why.FAILED)  # what passed for one of these is a debt
 GATE = StoreName("gate")  # the pseudo-store of uploads that were refused, or that lie in no store we know
 
 
@@ -173,6 +174,7 @@ def _answer(row: Row) -> Answer:
         why=Why(row.why),
         sha256=row.sha256,
         claimed=row.claimed,
+        debt=bool(row.passed) and Why(row.why) in UNSCANNED,
         original=row.original,
         sealed=None if row.sealed is None else bool(row.sealed),
         drill=bool(row.drill),
