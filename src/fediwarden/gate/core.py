@@ -155,22 +155,30 @@ class Gate:
         Args:
             face: which protocol asks, for the record.
             claimed: the Content-Type.
-            chunks: the body.
+            chunks: the body; may raise FediwardenError where it does not come as it should.
             began: `time.monotonic()` when the request came.
         """
         self.busy += 1
         deadline = began + self._settings.deadline_seconds
         try:
-            body = await self._read(claimed, chunks, deadline)
+            body = await self._read(claimed, chunks, began)
             if body is None:
-                answer = self._answer(face, None, _Outcome(False, Why.UNREAD, problem="it did not arrive whole"), began, claimed)
-                await self._recorded((), answer, deadline)
-                return False
+                return await self.unread(face, claimed, began)
             return await self._judge(face, body, began, deadline)
         finally:
             self.busy -= 1
 
-    async def _read(self, claimed: str, chunks: AsyncIterator[bytes], deadline: float) -> Body | None:
+    async def unread(self, face: str, claimed: str, began: float) -> bool:
+        """Refuse, and put on record, what did not arrive whole or is no upload at all."""
+        answer = self._answer(face, None, _Outcome(False, Why.UNREAD, problem="it did not arrive whole"), began, claimed)
+        await self._recorded((), answer, began + self._settings.deadline_seconds)
+        return False
+
+    def left_to_read(self, began: float) -> float:
+        """Seconds in which the body has to be here."""
+        return max(0.0, self._by(began + self._settings.deadline_seconds) - self._reserve - time.monotonic())
+
+    async def _read(self, claimed: str, chunks: AsyncIterator[bytes], began: float) -> Body | None:
         """The body, hashed as it comes; None where it does not come whole in time."""
         digest = hashlib.sha256()
         held: list[bytes] | None = []
@@ -178,7 +186,7 @@ class Gate:
         why = Why.LARGE
         whole = False
         try:
-            async with asyncio.timeout(max(0.0, self._by(deadline) - self._reserve - time.monotonic())):
+            async with asyncio.timeout(self.left_to_read(began)):
                 async for chunk in chunks:
                     size += len(chunk)
                     digest.update(chunk)
@@ -196,7 +204,7 @@ class Gate:
                         self.desk.give(taken)
                         taken = 0
             whole = True
-        except TimeoutError:
+        except (TimeoutError, FediwardenError):  # too slow, or a form that is none
             return None
         finally:
             if not whole:

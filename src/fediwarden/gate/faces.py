@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from fediwarden.gate.core import Gate
+from fediwarden.gate.forms import BadForm, Form
 from fediwarden.gate.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "It may be published."},
     404: {"description": "There is nothing here; also for a wrong secret."},
     406: {"description": "It may not be published. The text never says why."},
-    415: {"description": "A form instead of the bytes."},
+    415: {"description": "A form, where pict-rs sends the bytes themselves."},
 }
 
 
@@ -48,12 +49,14 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
     async def _plain(request: Request, error: HTTPException) -> JSONResponse:
         return await nothing(request) if error.status_code in (404, 405) else answer({"msg": NEUTRAL}, error.status_code)
 
-    async def ask(face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str]) -> JSONResponse:
+    async def ask(
+        face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str], *, forms: bool = False
+    ) -> JSONResponse:
         began = request.scope.get("state", {}).get(BEGAN, time.monotonic())
         if not secrets.fit(secret):
             return await nothing(request)
         claimed = request.headers.get("content-type", "")[:200]
-        if claimed.lower().startswith("multipart/"):
+        if claimed.lower().startswith("multipart/") and not forms:
             await _drain(request)
             return answer(refused, 415)
         may = await _asked(gate, face, claimed, request, began)
@@ -66,8 +69,11 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
 
     @app.post("/api/v1/scan/{secret}", responses=ANSWERS)
     async def scan(secret: str, request: Request) -> JSONResponse:
-        """The address of pictrs-safety, for pict-rs settings that point there. The id is one of our secrets."""
-        return await ask("pictrs-safety", secret, request, {"message": "Image OK"}, {"message": NEUTRAL})
+        """The address of pictrs-safety, for pict-rs settings that point there. The id is one of our secrets.
+
+        The bytes as they are, or a form whose field `file` holds them.
+        """
+        return await ask("pictrs-safety", secret, request, {"message": "Image OK"}, {"message": NEUTRAL}, forms=True)
 
     @app.get("/healthz", responses={200: {"description": "It takes requests."}})
     async def health() -> JSONResponse:
@@ -94,7 +100,7 @@ async def _asked(gate: Gate, face: str, claimed: str, request: Any, began: float
         while (await request.receive())["type"] != "http.disconnect":
             continue
 
-    judged = asyncio.create_task(gate.judge(face, claimed, chunks(), began))
+    judged = asyncio.create_task(_judged(gate, face, claimed, chunks(), began))
     left = asyncio.create_task(gone())
     try:
         await asyncio.wait([judged, left], return_when=asyncio.FIRST_COMPLETED)
@@ -111,6 +117,19 @@ async def _asked(gate: Gate, face: str, claimed: str, request: Any, began: float
             judged.cancel()
         await asyncio.gather(judged, left, return_exceptions=True)
     return False
+
+
+async def _judged(gate: Gate, face: str, claimed: str, chunks: AsyncIterator[bytes], began: float) -> bool:
+    """What the gate says of a body, or of the picture in a form."""
+    if not claimed.lower().startswith("multipart/"):
+        return await gate.judge(face, claimed, chunks, began)
+    form = Form(chunks, claimed)
+    try:
+        async with asyncio.timeout(gate.left_to_read(began)):
+            inside = (await form.open())[:200]
+    except (BadForm, TimeoutError):
+        return await gate.unread(face, claimed, began)
+    return await gate.judge(face, inside, form.data(), began)
 
 
 async def _drain(request: Any) -> None:
