@@ -355,14 +355,48 @@ def test_going_on_by_time_overlaps_by_the_validation(http: World, monkeypatch: p
     assert rest == [key_of(b"%d" % number) for number in (5, 4, 2, 1, 0)]
 
 
-def test_a_server_that_goes_in_circles_ends_the_walk(http: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fact_10_going_on_by_time_over_pages_that_were_met_before_comes_to_the_end(
+    http: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pages(http.reader, monkeypatch)
+    base = datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(12):  # all within the overlap
+        when = base + timedelta(seconds=number)
+        http.fake.put(b"%d" % number, alias=f"{number}.jpeg", created=when, at=when)
+    pages = http.reader.list()
+    first = [ref.key for _ in range(3) for ref in next(pages)]
+    for number in (5, 4, 3, 2):  # the whole page before, and what the walk goes on from
+        http.fake.forget(f"{number}.jpeg")
+
+    rest = [ref.key for page in pages for ref in page]
+
+    assert first == [key_of(b"%d" % number) for number in range(11, 2, -1)]
+    assert rest == [key_of(b"%d" % number) for number in (1, 0)]
+
+
+def test_a_server_that_goes_in_circles_ends_the_walk_and_nothing_counts_as_gone(
+    http: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(4):
         http.fake.put(b"%d" % number)
     page = http.reader.server.page()
     round_about = replace(page, next=page.items[0].slug)
     monkeypatch.setattr(http.reader.server, "page", lambda slug="", before=None, limit=100: round_about)
 
-    assert len([ref for page in http.reader.list() for ref in page]) == 4
+    pages = http.reader.list()
+    assert len(next(pages)) == 4
+    with pytest.raises(Unreached, match="circles"):
+        list(pages)
+
+
+def test_a_proxy_that_drops_the_query_makes_nothing_count_as_gone(http: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        http.fake.put(b"%d" % number)
+    page = http.reader.server.page(limit=3)
+    monkeypatch.setattr(http.reader.server, "page", lambda slug="", before=None, limit=100: page)
+
+    with pytest.raises(Unreached, match="circles"):
+        list(http.reader.list())
 
 
 def test_a_listing_that_breaks_off_raises(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from fediwarden.stores.retry import Patience
 
 T = TypeVar("T")
 
+LOST = 5  # times in a row that a listing may begin anew without meeting anything new
 REMEMBERED = 10_000  # hashes listed last, so that pages which overlap list nothing twice
 PURGE_SECONDS = 30.0  # how long a purge may wait in pict-rs' queue before it is left for the next `apply`
 ASK_AGAIN = 0.05  # seconds until it is asked the first time whether the purge is done; doubled up to SELDOM
@@ -100,10 +101,12 @@ class PictrsReader:
         """Walk by slug. pict-rs begins at the first page again, without a word, when the hash that a slug names was deleted.
 
         So every page has to begin with the hash that its slug named. If one does not, the walk goes on from an item of the page
-        before, or else from the time of the last one.
+        before, or else from the time of the last one, and may meet pages again on its way. A walk that meets them again without
+        having lost its way was not answered as pict-rs answers, and nobody knows what it did not list: Unreached.
         """
         page = self._page()
-        begun: set[str] = set()
+        begun: set[str] = set()  # slugs of pages since the walk last lost its way
+        lost = 0
         recent: deque[str] = deque(maxlen=REMEMBERED)
         known: set[str] = set()
         while True:
@@ -116,15 +119,21 @@ class PictrsReader:
             yield from self._refs(fresh)
             if not page.next:
                 return
-            if page.next in begun:
-                return  # it was here before: everything was listed
+            if page.next in begun or lost > LOST:
+                raise Unreached(
+                    f"{self._name} lists in circles",
+                    hint="write the address of pict-rs itself: a proxy or cache in between answers for it",
+                )
             begun.add(page.next)
             following = self._page(page.next)
+            lost = 0 if fresh else lost
             if not _begins_with(following, page.next):
                 found = self._resumed(page)
                 if found is None:
                     return
                 following = found
+                lost += 1
+                begun.clear()
             page = following
 
     def _resumed(self, last: Page) -> Page | None:
