@@ -12,6 +12,7 @@ from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.platforms.lemmy.model import Community, Person, Session, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.queries import OLDEST, statements
 from fediwarden.platforms.lemmy.wanted import wanted
+from fediwarden.platforms.postgres import SIGNS, check_address
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -173,6 +174,11 @@ class Database:
             from psycopg.rows import dict_row
         except ImportError as error:
             raise Misconfigured("no PostgreSQL driver is installed", hint="pip install 'fediwarden[postgres]'") from error
+        check_address(
+            self._url,
+            "`database` of Lemmy's credentials is no address of a PostgreSQL database",
+            f"it looks like postgresql://fediwarden:PASSWORD@127.0.0.1/lemmy; {SIGNS}",
+        )
         options = f"-c default_transaction_read_only=on -c statement_timeout={int(self._timeout * 1000)} -c timezone=UTC"
         try:
             connection = psycopg.connect(
@@ -183,13 +189,8 @@ class Database:
                 options=options,
                 application_name="fediwarden",
             )
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise Unreached(f"Lemmy's database cannot be reached: {_line(error)}") from error
-        except psycopg.Error as error:  # its words are not shown: they may quote the password
-            raise Misconfigured(
-                "`database` of Lemmy's credentials is no address of a PostgreSQL database",
-                hint="it looks like postgresql://fediwarden:PASSWORD@127.0.0.1/lemmy; signs such as @ in a password are encoded",
-            ) from error
         with connection:
             yield connection
 

@@ -15,6 +15,7 @@ from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.model import Sha256
 from fediwarden.platforms.pictrs.hashes import FORMATS, Hash
 from fediwarden.platforms.pictrs.words import Item, moment
+from fediwarden.platforms.postgres import SIGNS, check_address
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -167,20 +168,18 @@ class Repository:
             return self._connection
         import psycopg
 
-        try:
-            self._connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=max(2, int(self._seconds)),
-                application_name="fediwarden",
-                options=f"-c default_transaction_read_only=on -c statement_timeout={int(self._seconds * 1000)}",
-            )
-        except psycopg.ProgrammingError:
-            # its words are not shown, and not chained: they quote the address, which may hold a password
-            raise Misconfigured(
-                "`database` in the credentials file is no PostgreSQL address",
-                hint='write database = "postgresql://role@host/pictrs", with the password in ~/.pgpass or in the address',
-            ) from None
+        check_address(
+            self._url,
+            "`database` in the credentials file is no PostgreSQL address",
+            f'write database = "postgresql://role@host/pictrs", with the password in ~/.pgpass or in the address; {SIGNS}',
+        )
+        self._connection = psycopg.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=max(2, int(self._seconds)),
+            application_name="fediwarden",
+            options=f"-c default_transaction_read_only=on -c statement_timeout={int(self._seconds * 1000)}",
+        )
         return self._connection
 
     @contextmanager
