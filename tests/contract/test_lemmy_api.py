@@ -1,8 +1,9 @@
 """Lemmy's API of both versions: that the fake one keeps to what is known of the real one, and what we ask of it and do with it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import httpx2
@@ -265,3 +266,37 @@ def test_no_answer_stops_and_what_was_done_is_on_record(lemmy: FakeLemmy, api: A
 def test_what_is_not_there_is_told_apart_from_a_refusal(api: Api) -> None:
     with pytest.raises(NotThere):
         api.purge("post", 999, "x")
+
+
+# -- answers that no Lemmy gives ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("walk", ["images", "search", "reports"])
+def test_the_same_page_again_and_again_ends_the_walk_as_unfinished(
+    lemmy: FakeLemmy, api: Api, monkeypatch: pytest.MonkeyPatch, walk: str
+) -> None:
+    row = {"local_image": {"pictrs_alias": "a"}, "type_": "post", "post": {"id": 1}, "post_report": {"id": 1}}
+    answer: dict[str, object] = {name: [row] * 50 for name in ("images", "posts", "comments", "items", "post_reports")}
+    answer |= {"next_page": "the same"}
+    assert api.version
+    monkeypatch.setattr(api, "_call", lambda *_, **__: answer)
+
+    walks: dict[str, Callable[[], Iterator[object]]] = {
+        "images": api.images,
+        "search": lambda: api.search("a"),
+        "reports": api.reports,
+    }
+    with pytest.raises(Unreached, match="again"):
+        list(islice(walks[walk](), 200))
+
+
+@pytest.mark.parametrize("answer", [{}, {"images": None, "items": 5, "posts": "x", "post_reports": {}}])
+def test_an_answer_without_what_was_asked_for_is_no_answer(
+    lemmy: FakeLemmy, api: Api, monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]
+) -> None:
+    assert api.version
+    monkeypatch.setattr(api, "_call", lambda *_, **__: answer)
+
+    for walk in (api.images(), api.reports()):
+        with pytest.raises(Unreached, match="without"):
+            list(walk)

@@ -23,6 +23,8 @@ TRIES = 6
 RATE_LIMITED = ("rate_limit_error", "too_many_requests")
 UNKNOWN_TOKEN = "Lemmy does not know this token"  # noqa: S105 - words, not a token
 NEW_TOKEN = "log in anew and put the new `jwt` into the credentials file"  # noqa: S105
+AGAIN = "Lemmy gives the same page again and again"
+BETWEEN = "write Lemmy's own address as [lemmy] api: a proxy or cache in between answers for it"
 NOT_FOUND = ("not_found", "couldnt_find_post", "couldnt_find_comment", "couldnt_find_person", "NotFound")
 
 
@@ -147,13 +149,8 @@ class Api:
         if self._new:
             yield from self._cursor("/image/list", {})
             return
-        page = 1
-        while True:
-            found = self._get("/admin/list_all_media", page=page, limit=PAGE)["images"]
-            yield from found
-            if len(found) < PAGE:
-                return
-            page += 1
+        for found in self._pages("/admin/list_all_media", ("images",)):
+            yield from found["images"]
 
     def search(self, words: str) -> Iterator[tuple[str, Json]]:
         """Posts and comments with these words: "post" or "comment", and its view. Raises: Unreached, Refused."""
@@ -163,14 +160,9 @@ class Api:
                     yield found["type_"], found
             return
         for kind in ("All", "Url"):
-            page = 1
-            while True:
-                found = self._get("/search", q=words, type_=kind, listing_type="All", page=page, limit=PAGE)
-                yield from (("post", view) for view in found.get("posts", ()))
-                yield from (("comment", view) for view in found.get("comments", ()))
-                if max(len(found.get("posts", ())), len(found.get("comments", ()))) < PAGE:
-                    break
-                page += 1
+            for rows in self._pages("/search", ("posts", "comments"), q=words, type_=kind, listing_type="All"):
+                yield from (("post", view) for view in rows["posts"])
+                yield from (("comment", view) for view in rows["comments"])
 
     def reports(self) -> Iterator[Report]:
         """Reports that nobody has resolved. Raises: Unreached, Refused."""
@@ -182,13 +174,8 @@ class Api:
                         yield _report(kind, view)
             return
         for kind in ("post", "comment", "private_message"):
-            page = 1
-            while True:
-                found = self._get(f"/{kind}/report/list", unresolved_only="true", page=page, limit=PAGE)[f"{kind}_reports"]
-                yield from (_report(kind, view) for view in found)
-                if len(found) < PAGE:
-                    break
-                page += 1
+            for found in self._pages(f"/{kind}/report/list", (f"{kind}_reports",), unresolved_only="true"):
+                yield from (_report(kind, view) for view in found[f"{kind}_reports"])
 
     # -- acting -------------------------------------------------------------------------------------------------------
 
@@ -216,15 +203,30 @@ class Api:
 
     # -- one request --------------------------------------------------------------------------------------------------
 
+    def _pages(self, path: str, names: tuple[str, ...], **query: str) -> Iterator[Mapping[str, list[Json]]]:
+        """The lists of these names, page by page (0.19). Raises: Unreached where the walk does not come to an end."""
+        page, before = 1, None
+        while True:
+            answer = self._get(path, **query, page=page, limit=PAGE)
+            found = {name: _list(answer, name) for name in names}
+            if found == before:
+                raise Unreached(AGAIN, hint=BETWEEN)
+            yield found
+            if max(len(rows) for rows in found.values()) < PAGE:
+                return
+            page, before = page + 1, found
+
     def _cursor(self, path: str, query: Mapping[str, str]) -> Iterator[Json]:
         cursor = ""
         seen: set[str] = set()
         while True:
             answer = self._get(path, **query, limit=PAGE, **({"page_cursor": cursor} if cursor else {}))
-            yield from answer.get("items") or answer.get("search") or ()
+            yield from _list(answer, "search" if "search" in answer else "items")
             cursor = str(answer.get("next_page") or "")
-            if not cursor or cursor in seen:
+            if not cursor:
                 return
+            if cursor in seen:
+                raise Unreached(AGAIN, hint=BETWEEN)
             seen.add(cursor)
 
     def _get(self, path: str, **query: str | int) -> Json:
@@ -268,6 +270,13 @@ def _json(answer: "httpx2.Response") -> Json:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _list(answer: Json, name: str) -> list[Json]:
+    rows = answer.get(name)
+    if not isinstance(rows, list):
+        raise Unreached(f"Lemmy answers, but without `{name}`", hint=BETWEEN)
+    return rows
 
 
 def _checked(status: int, content: Json, told: str) -> Json:
