@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fediwarden.errors import CannotWrite, Misconfigured
 
+HINT = "make one with `fediwarden gate --new-secret`"
 SHORTEST = 24  # characters
 ALPHABET = re.compile(r"[A-Za-z0-9._~-]+")  # what a URL's path holds unchanged
 SAMPLES = re.compile(
@@ -34,14 +35,20 @@ class Secrets:
 
 def read(file: Path) -> Secrets:
     """The secrets in the file. Raises: Misconfigured, never with a secret in its words."""
-    hint = "make one with `fediwarden gate --new-secret`"
+    found = _lines(file)
+    if not found:
+        raise Misconfigured(f"the gate has no secret: {file} is empty", hint=HINT)
+    return Secrets(tuple(found))
+
+
+def _lines(file: Path) -> list[str]:
     try:
         mode = file.stat().st_mode
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise Misconfigured(f"the gate has no secret: there is no file {file}", hint=hint) from error
+        raise Misconfigured(f"the gate has no secret: there is no file {file}", hint=HINT) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"the gate's secrets in {file} cannot be read: {type(error).__name__}", hint=hint) from error
+        raise Misconfigured(f"the gate's secrets in {file} cannot be read: {type(error).__name__}", hint=HINT) from error
     if mode & 0o077:
         raise Misconfigured(f"others than its owner can read the gate's secrets in {file}", hint=f"chmod 600 {file}")
     found: list[str] = []
@@ -50,11 +57,9 @@ def read(file: Path) -> Secrets:
         if not secret or secret.startswith("#"):
             continue
         if wrong := _wrong(secret):
-            raise Misconfigured(f"{file}, line {number}: a secret that {wrong}", hint=hint)
+            raise Misconfigured(f"{file}, line {number}: a secret that {wrong}", hint=HINT)
         found.append(secret)
-    if not found:
-        raise Misconfigured(f"the gate has no secret: {file} is empty", hint=hint)
-    return Secrets(tuple(found))
+    return found
 
 
 def _wrong(secret: str) -> str:
@@ -72,12 +77,14 @@ def _wrong(secret: str) -> str:
 
 def add(file: Path) -> None:
     """Add a new random secret as the last line; the file is made if it is not there. Raises: CannotWrite, Misconfigured."""
+    begin = ""
     if file.exists():
-        read(file)
+        _lines(file)
+        begin = "" if file.read_bytes()[-1:] in (b"", b"\n") else "\n"
     while _wrong(secret := secrets.token_urlsafe(30)):  # it may spell a word
         continue
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as out:
-            out.write(f"{secret}\n")
+            out.write(f"{begin}{secret}\n")
     except OSError as error:
         raise CannotWrite(f"cannot write {file}: {error.strerror}", hint="check who owns its folder") from error

@@ -67,3 +67,21 @@ def test_no_secret_is_a_clear_answer(tmp_path: Path, content: bytes | None) -> N
     with pytest.raises(Misconfigured) as caught:
         secrets.read(file)
     assert "--new-secret" in caught.value.hint
+
+
+def test_a_new_secret_joins_no_line_that_was_written_without_an_end(tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text("Kq3vX9-stand-in-for-tests-7Zt")  # as `printf` leaves it
+    file.chmod(0o600)
+    secrets.add(file)
+
+    assert secrets.read(file).fit("Kq3vX9-stand-in-for-tests-7Zt")
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_an_empty_file_takes_a_new_secret(tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_text("# of the gate\n")
+    file.chmod(0o600)
+    secrets.add(file)
+    secrets.read(file)
