@@ -6,7 +6,7 @@
 import os
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from tests.support.crashes import (
     all_accounted_for,
     bucket_site,
     folder_site,
-    forks,
     nothing_hidden_unsealed,
 )
 from tests.support.media_makers import animation, colours, still
@@ -27,12 +26,6 @@ from tests.support.servers import S3Server, SshServer
 
 TIMES = int(os.environ.get("FEDIWARDEN_SOAK", "1"))
 SEED = int(os.environ.get("FEDIWARDEN_SEED", "20261123"))
-
-
-@pytest.fixture(scope="module")
-def forked() -> Generator[Forks]:
-    with forks() as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 
 import pexpect
 import pytest
 import typer.main
 from tests.support.command import Home, files_below, write
-from tests.support.crashes import Forks, forks
+from tests.support.crashes import Forks
 from tests.support.fault_proxy import bad_days
 from tests.support.media_makers import animation, still
 from tests.support.servers import S3Server
@@ -19,12 +18,6 @@ from tests.support.servers import S3Server
 from fediwarden.cli.main import app
 
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture(scope="module")
-def forked() -> Generator[Forks]:
-    with forks() as server:
-        yield server
 
 
 def at_a_terminal(home: Home, *arguments: str | Path, timeout: int = 60) -> "pexpect.spawn[str]":

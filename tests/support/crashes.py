@@ -37,7 +37,8 @@ class Forks:
         *arguments: str | Path,
         fatal: int | None = None,
         after: float | None = None,
-        expect: int = 0,
+        expect: int | None = 0,
+        timeout: float = 120,
     ) -> Ran:
         """Run one command, killed before point number `fatal`, or `after` seconds, if it has not ended by then."""
         files = {name: str(self.folder / name) for name in ("out", "err", "points")}
@@ -48,18 +49,22 @@ class Forks:
             "cwd": str(home.folder.parent),
             "fatal": fatal,
             "after": after,
+            "timeout": timeout,
             **files,
         }
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        code = int(self.process.stdout.readline())
+        answer = self.process.stdout.readline().strip()
+        if answer == "late":
+            raise subprocess.TimeoutExpired([*request["arguments"]], timeout)
+        code = int(answer)
         texts = [Path(files[name]).read_bytes().decode("utf-8", "surrogateescape") for name in ("out", "err")]
         ran = Ran(code, *texts)
         undisturbed = fatal is None and after is None
-        assert not undisturbed or code == expect, (arguments, code, ran.out[-3000:], ran.err[-3000:])
-        if code != KILLED:
+        assert not undisturbed or expect is None or code == expect, (arguments, code, ran.out[-3000:], ran.err[-3000:])
+        if code != KILLED and Path(files["points"]).exists():
             self.points = int(Path(files["points"]).read_text())
         assert "Traceback" not in ran.err, ran.err
         return ran

@@ -9,11 +9,11 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import alembic.command  # noqa: F401 - only so that it is there before the fork
@@ -67,11 +67,13 @@ def command(request: dict[str, Any]) -> int:
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # which the parent has asked for already
     os.chdir(request["cwd"])
     points = Points(request["fatal"])
     for owner, name in POINTS:
         points.wrap(owner, name)
     signal.signal(signal.SIGTERM, main._interrupt)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # as main.run does
     code = main.code_of(request["arguments"])
     sys.stdout.flush()
     sys.stderr.flush()
@@ -80,11 +82,25 @@ def command(request: dict[str, Any]) -> int:
 
 
 def warm_up() -> None:
-    """Do once, before the first fork, what every command would pay for anew."""
-    with TemporaryDirectory() as folder, contextlib.redirect_stdout(StringIO()), contextlib.redirect_stderr(StringIO()):
+    """Do once, before the first fork, what every command would pay for anew; inference starts in each command itself."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(StringIO()), contextlib.redirect_stderr(StringIO()):
         os.environ["FEDIWARDEN_HOME"] = folder
         for arguments in (["init", "--profile", "other"], ["vault", "init"], ["apply", "--yes"]):
             assert main.code_of(arguments) == 0
+
+
+def ended(child: int, after: float | None, timeout: float) -> str:
+    """The exit status of a child that is killed after so many seconds; "late" where that was not meant to happen."""
+    limit = timeout if after is None else after
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return str(os.waitstatus_to_exitcode(status))
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)  # not reaped yet, so it is still this child's number
+    status = os.waitpid(child, 0)[1]
+    return "late" if after is None else str(os.waitstatus_to_exitcode(status))
 
 
 def serve() -> None:
@@ -98,10 +114,7 @@ def serve() -> None:
                 code = command(request)
             finally:
                 os._exit(code)
-        if request["after"] is not None:
-            time.sleep(request["after"])
-            os.kill(child, signal.SIGKILL)  # not reaped yet, so it is still this child's number
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.write(f"{ended(child, request['after'], request['timeout'])}\n")
         sys.stdout.flush()
 
 
