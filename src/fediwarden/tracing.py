@@ -195,11 +195,14 @@ class Tracing:
             return self._of(store, self._entries(platforms.holding(Sha256(text.lower()))))
         if text.startswith(("http://", "https://")):
             address = read_address(text)
+            if cached := platforms.named(address.remote or text):  # another Lemmy's address has the shape of our own
+                found.urls[address.remote or text] = None
+                return self._of(store, self._entries(cached))
             if address.alias:
                 found.aliases[address.alias] = None
             elif address.remote:
                 found.urls[address.remote] = None
-            return self._of(store, self._entries(platforms.named(address.alias or address.remote)))
+            return self._of(store, self._entries(platforms.named(address.alias) if address.alias else []))
         entries = self._of(store, self._entries(platforms.named(text))) or list(self._ledger.entries(store=store, key=text))
         if not entries:
             found.aliases[text] = None

@@ -149,6 +149,17 @@ def test_a_cached_remote_picture_is_traced_by_its_address(desk: Desk) -> None:
     assert {use.id for use in tracing.ask(subject, "asked").uses} == {404, 409}
 
 
+def test_a_cached_picture_of_another_lemmy_is_no_alias_of_ours(desk: Desk) -> None:
+    remote = "https://far.example/pictrs/image/bbbbbbbb-0000-4000-8000-000000000009.png"
+    desk.ledger.platforms.add_names(desk.run, [ObjectRef(STORE, "bad", 10, "bad", NOW, (Name(NameKind.PROXIED, remote),))])
+
+    subject = desk.tracing().subject(remote)
+
+    assert (subject.sha256, subject.suspected) == (BAD, "suspected: a rule")
+    assert remote in subject.urls
+    assert ALIAS in subject.aliases
+
+
 def test_pict_rs_is_asked_for_further_names_and_its_silence_is_told(desk: Desk) -> None:
     more = desk.tracing(Pictrs((ALIAS, "another.png"))).subject("bad")
     silent = desk.tracing(Pictrs(down=True)).subject("bad")
