@@ -57,6 +57,10 @@ parity: ## hold built models against PyTorch (MODELS="ViT-B-32 ..."; some gigaby
 fuzz: ## throw damaged files at the cage (SECONDS=600)
 	$(BIN)/python -m tests.fuzz.fuzz_media --seconds $(SECONDS)
 
+.PHONY: long
+long: ## end-to-end tests that ./test has no time for (some minutes)
+	$(BIN)/python -m pytest -n 2 tests/e2e -m long
+
 .PHONY: soak
 soak: ## kill -9 scan, apply and restore hundreds of times (TIMES=25)
 	FEDIWARDEN_SOAK=$(TIMES) $(BIN)/python -m pytest tests/e2e/test_kill.py -k random -q

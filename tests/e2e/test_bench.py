@@ -24,6 +24,7 @@ def bench_home(home: Home) -> Home:
     return home
 
 
+@pytest.mark.long
 def test_every_model_and_precision_is_measured_and_every_mode_has_its_hours(bench_home: Home) -> None:
     told = bench_home.run("bench", "--seconds", "4", "--json")
 
@@ -40,6 +41,7 @@ def test_every_model_and_precision_is_measured_and_every_mode_has_its_hours(benc
     assert not (bench_home.folder / "ledger.sqlite3").exists() or bench_home.run("status", "--json").last["objects"] == 0
 
 
+@pytest.mark.long
 def test_a_broken_model_is_said_and_the_others_are_measured(bench_home: Home) -> None:
     (bench_home.folder / "models" / "tiny-clip" / "image-int8.onnx").write_bytes(b"cut short")
 

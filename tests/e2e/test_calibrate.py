@@ -148,13 +148,13 @@ def test_nothing_is_recorded_but_that_it_ran(calibrated: tuple[Home, dict[str, A
         assert list(ledger.entries()) == []
 
 
-@pytest.mark.slow
 def test_rejudge_and_scan_decide_by_the_points(home: Home, colours: Path) -> None:
     ran = home.run("scan", colours, "--json", expect=None, timeout=300)
 
     assert ran.last["flagged"] == home.run("calibrate", colours, "--json").last["suspected"]["in_sample"] > 0
 
 
+@pytest.mark.long
 def test_points_that_were_counted_for_another_mode_or_policy_say_so_until_they_are_counted_anew(
     home: Home, colours: Path
 ) -> None:
@@ -255,7 +255,7 @@ def _children(pid: int) -> list[str]:
     return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_flood_of_pictures_that_raise_the_points_is_told_of(home: Home, colours: Path, tmp_path: Path) -> None:
     flooded = tmp_path / "flooded"
     flooded.mkdir()

@@ -113,6 +113,7 @@ def test_balanced_is_chosen_by_itself_and_shows_clip_only_what_a_cheap_model_or_
     assert "apparent_minor" not in clip_home.run("explain", "yellow.png").out
 
 
+@pytest.mark.long
 def test_the_sample_estimates_what_the_cascade_misses_with_an_interval(clip_home: Home, concepts: Concepts) -> None:
     clip_home.settings["FEDIWARDEN_ANALYSIS__SAMPLE"] = "0.5"
     key = clip_home.folder / "drill.key"  # what is drawn hangs on it, and one draw in twenty lies outside its interval

@@ -48,7 +48,7 @@ def told_plainly(ran: Ran) -> None:
     assert "Logging error" not in ran.err
 
 
-@pytest.mark.parametrize("room", [0, 80 << 10])
+@pytest.mark.parametrize("room", [0, pytest.param(80 << 10, marks=pytest.mark.long)])
 def test_a_disk_that_fills_under_the_ledger_ends_the_scan_and_the_next_completes_it(
     made_home: Home, disk: Path, tmp_path: Path, room: int
 ) -> None:

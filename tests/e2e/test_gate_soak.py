@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from tests.support.command import Home
 from tests.support.fake_pictrs import FakePictrs, Upload, running_pictrs
 from tests.support.gate_process import running_gate
@@ -62,6 +63,7 @@ def one_round(home: Home, fake: FakePictrs, number: int, chance: random.Random) 
     return told
 
 
+@pytest.mark.long
 def test_whatever_is_killed_nothing_passed_without_a_record_and_every_debt_is_paid(home: Home) -> None:
     chance = random.Random(SEED)
     contents: dict[Sha256, bool] = {}

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.support.servers import S3Server, SshServer
 
 TIMES = int(os.environ.get("FEDIWARDEN_SOAK", "1"))
 SEED = int(os.environ.get("FEDIWARDEN_SEED", "20261123"))
+also = partial(pytest.param, marks=pytest.mark.long)  # left to `make long`
 
 
 @pytest.fixture
@@ -71,7 +73,9 @@ def steps_of(forked: Forks, home: Home, *arguments: str) -> int:
     return forked.points
 
 
-@pytest.mark.parametrize("site", ["folder", "folder/remove", "s3", "s3/remove", "sftp", "sftp/remove"], indirect=True)
+@pytest.mark.parametrize(
+    "site", ["folder", also("folder/remove"), also("s3"), "s3/remove", "sftp", also("sftp/remove")], indirect=True
+)
 def test_a_kill_before_any_step_of_apply_and_of_restore_is_completed_by_the_same_command(
     site: Site, home: Home, forked: Forks, request: pytest.FixtureRequest
 ) -> None:
@@ -109,7 +113,7 @@ def test_a_kill_before_any_step_of_apply_and_of_restore_is_completed_by_the_same
     all_accounted_for(home, site, objects, hidden=set(left), removes=removes)
 
 
-@pytest.mark.parametrize("site", ["folder", "s3"], indirect=True)
+@pytest.mark.parametrize("site", ["folder", also("s3")], indirect=True)
 def test_a_scan_between_a_killed_apply_and_the_next_loses_nothing(site: Site, home: Home, forked: Forks) -> None:
     objects = {f"{number:03}.gif": gif(number) for number in range(60)}
     for key, data in objects.items():
@@ -152,7 +156,7 @@ def no_process_left(home: Home) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("site", "rounds"), [("folder", 12), ("s3", 4)], indirect=["site"])
+@pytest.mark.parametrize(("site", "rounds"), [("folder", 4), also("folder", 12), also("s3", 4)], indirect=["site"])
 def test_scan_killed_at_random_moments_is_completed_by_the_next(site: Site, rounds: int, home: Home, forked: Forks) -> None:
     objects: dict[str, bytes] = {}
 
@@ -187,7 +191,9 @@ def test_scan_killed_at_random_moments_is_completed_by_the_next(site: Site, roun
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("site", "rounds"), [("folder", 12), ("s3", 5), ("sftp", 4)], indirect=["site"])
+@pytest.mark.parametrize(
+    ("site", "rounds"), [("folder", 4), also("folder", 12), also("s3", 5), also("sftp", 4)], indirect=["site"]
+)
 def test_apply_and_restore_killed_at_random_moments_are_completed_by_the_next(
     site: Site, rounds: int, home: Home, forked: Forks
 ) -> None:

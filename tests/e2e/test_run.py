@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
 from tests.support.command import Home, files_below, write
 from tests.support.media_makers import animation, still
 
@@ -36,7 +35,6 @@ def command_lines() -> Iterator[str]:
             yield file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
-@pytest.mark.slow
 def test_without_arguments_it_shows_the_whole_road_and_leaves_no_server_behind(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     done = run(environment={**os.environ, "HOME": str(tmp_path), "FEDIWARDEN_DEMO": str(folder)})

@@ -43,8 +43,9 @@ class Forks:
         """Run one command, killed before point number `fatal`, or `after` seconds, if it has not ended by then."""
         files = {name: str(self.folder / name) for name in ("out", "err", "points")}
         Path(files["points"]).unlink(missing_ok=True)
+        words = [str(argument) for argument in arguments]
         request = {
-            "arguments": [str(argument) for argument in arguments],
+            "arguments": words,
             "environment": home.environment,
             "cwd": str(home.folder.parent),
             "fatal": fatal,
@@ -58,7 +59,7 @@ class Forks:
         self.process.stdin.flush()
         answer = self.process.stdout.readline().strip()
         if answer == "late":
-            raise subprocess.TimeoutExpired([*request["arguments"]], timeout)
+            raise subprocess.TimeoutExpired(words, timeout)
         code = int(answer)
         texts = [Path(files[name]).read_bytes().decode("utf-8", "surrogateescape") for name in ("out", "err")]
         ran = Ran(code, *texts)
