@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
+from tests.support.postgres import Postgres, run_sql
 
 from fediwarden.app import App
 from fediwarden.cli import surroundings
@@ -17,6 +18,7 @@ from fediwarden.cli.surroundings import Finding, examine
 from fediwarden.errors import Refused
 from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.model import Trace, Tracer
+from fediwarden.platforms.lemmy.queries import grants
 
 SECRET = "k3Vd-0qwQz_8mPLxTn4uYbGs71RcHe"
 
@@ -165,6 +167,17 @@ def test_a_role_that_may_read_too_much_or_too_little_is_told(doctor: Doctor) -> 
 
     found = doctor(cast(Tracer, Lemmy(refuses=True)), **lemmy)
     assert "permission denied" in found["Lemmy"].words
+
+
+def test_the_rights_that_are_shipped_are_enough_for_a_lemmy_that_is_well(doctor: Doctor, postgres: Postgres) -> None:
+    postgres.role("enough")
+    url = postgres.database(Path("lemmy_019.sql"))
+    run_sql(url, grants("0.19", "enough", private_messages=False))
+
+    found = doctor(Database(postgres.url(url, "enough"), 10), LEMMY__URL="https://l.example")
+
+    assert found["Lemmy"].well, found["Lemmy"].words
+    assert found["Lemmy's secrets"].well
 
 
 def test_a_lemmy_without_credentials_is_told(doctor: Doctor) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fediwarden.app import App
 from fediwarden.errors import FediwardenError, Misconfigured
 from fediwarden.model import StoreName
-from fediwarden.platforms.lemmy.database import Database
+from fediwarden.platforms.lemmy.database import NOT_SEARCHED, Database
 from fediwarden.stores.url import TargetKind, parse_target
 
 LEMMY_GIVES_UP = 10.0  # seconds after which Lemmy no longer waits for pict-rs
@@ -214,14 +214,16 @@ def _lemmy(app: App) -> Iterator[Finding]:
         return
     with closing(tracer):
         try:
-            trace = tracer.trace([NOBODY], [], private_messages=False)
+            private = bool(app.settings.profile) and app.profile.scan_private_messages
+            trace = tracer.trace([NOBODY], [], private_messages=private)
         except FediwardenError as error:
             yield Finding("Lemmy", False, str(error), error.hint, vital=False)
             return
+        limits = [limit for limit in trace.limits if limit != NOT_SEARCHED]  # that one is as it should be
         yield Finding(
             "Lemmy",
-            not trace.limits,
-            f"{trace.version}, by its {trace.source}" + "".join(f"; {limit}" for limit in trace.limits),
+            not limits,
+            f"{trace.version}, by its {trace.source}" + "".join(f"; {limit}" for limit in limits),
             "`fediwarden lemmy grants` prints what a role needs",
             vital=False,
         )

@@ -22,6 +22,7 @@ Row = dict[str, Any]
 OTHERS = 1000  # other uploads of the accounts that are listed, newest first
 PAGE = 1000
 HINT = "`fediwarden lemmy grants` prints the rights that its role needs"
+NOT_SEARCHED = "private messages were not searched: the profile does not let them be scanned"
 PRIVATE = ("private message", "report of a private message")
 SECRETS = (
     ("login_token", "token"),
@@ -130,7 +131,7 @@ class Database:
             kind = UseKind.REPORT if what.startswith("report of") else UseKind(what)
             found += [Use(kind, **_known(row)) for row in self._may(connection, named, title, facts, limits)]
         if not private_messages:
-            limits.append("private messages were not searched: the profile does not let them be scanned")
+            limits.append(NOT_SEARCHED)
         return found
 
     def _version(self, connection: "Connection[Row]") -> str:
