@@ -16,6 +16,7 @@ import pytest
 import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
+from tests.regression.test_rows import ROWS
 
 from fediwarden import config
 from fediwarden.cli.main import app
@@ -269,44 +270,11 @@ def test_every_page_is_listed_in_the_index() -> None:
     assert linked == {path.name for path in DOCS.glob("*.md")} - {"index.md"}
 
 
-LESSONS = [
-    "F1",
-    "F2",
-    "F3",
-    "F4",
-    "F5",
-    "F6",
-    "F10",
-    "F11",
-    "F12",
-    "F13",
-    "F15",
-    "F16",
-    "F17",
-    "F18",
-    "F19",
-    "F20",
-    "F21",
-    "F22",
-    "F23",
-    "F26",
-    "F27",
-    "P3",
-    "H1",
-    "H2",
-    "H3",
-    "H4",
-    "H5",
-    "H6",
-    "H7",
-]
-
-
 def test_every_lesson_names_the_tests_that_hold_it_and_they_exist() -> None:
     rows = dict(re.findall(r"^\| ([FPH]\d+) \| .* \| ([^|]+) \|$", page("lessons.md"), re.MULTILINE))
     tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
 
-    assert list(rows) == LESSONS
+    assert list(rows) == ROWS
     for row, named in rows.items():
         names = re.findall(r"`(test_\w+)`", named)
         assert names, f"docs/lessons.md: {row} names no test"
