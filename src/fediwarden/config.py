@@ -261,7 +261,7 @@ class StoreEntry(_Section):
     endpoint: str = Field("", description="S3: the server's address; empty means Amazon's own for the region.")
     region: str = Field("us-east-1", description="S3: the region.")
     path_style: bool = Field(True, description="S3: put the bucket in the path, not in the host name.")
-    allow_http: bool = Field(False, description="S3: allow an endpoint without TLS that is not on this machine.")
+    allow_http: bool = Field(False, description="S3, pict-rs: allow an address without TLS that is not on this machine.")
     credentials: str = Field("", description="File with the credentials that may only read (scan never opens another).")
     keeper_credentials: str = Field(
         "", description="File with the credentials that may move objects (only apply and restore open it)."
