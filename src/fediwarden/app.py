@@ -40,7 +40,7 @@ from fediwarden.inference.sessions import CPU
 from fediwarden.inference.towers import Choice
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
-from fediwarden.model import Concepts, EngineVersion, ObjectRef, Owed, RunId, StoreName
+from fediwarden.model import Concepts, EngineVersion, ObjectRef, Owed, RunId, Sha256, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan, rejudge
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.asking import Asking
@@ -408,7 +408,13 @@ class App:
 
     def reader(self, settings: StoreSettings) -> Reader:
         """One store to look at; beside pict-rs only what that does not account for. Raises: Misconfigured."""
-        reader = open_reader(settings, environment=self.environment, stop=self.stop, aliases=self._aliases)
+        reader = open_reader(
+            settings,
+            environment=self.environment,
+            stop=self.stop,
+            aliases=self._aliases,
+            holding=partial(self._holding, settings.name),
+        )
         if not settings.pictrs:
             return reader
         repository = open_server(self._beside(settings)).repository
@@ -514,7 +520,7 @@ class App:
             patience_of(settings, self.stop),
             known=partial(self.ledger.platforms.names_of, settings.name),
             remember=self._rememberer(run),
-            holding=lambda sha256: [key for store, key in self.ledger.platforms.holding(sha256) if store == pictrs.name],
+            holding=partial(self._holding, pictrs.name),
         )
         return Hold(first, removes, platform=True)
 
@@ -525,7 +531,12 @@ class App:
             stop=self.stop,
             known=partial(self.ledger.platforms.names_of, settings.name),
             remember=self._rememberer(run),
+            holding=partial(self._holding, settings.name),
         )
+
+    def _holding(self, name: StoreName, sha256: Sha256) -> list[str]:
+        """Keys of this store under which these bytes were met."""
+        return [key for store, key in self.ledger.platforms.holding(sha256) if store == name]
 
     def _rememberer(self, run: RunId | None) -> Callable[[ObjectRef], None]:
         return lambda ref: None if run is None else self.ledger.platforms.add_names(run, [ref])

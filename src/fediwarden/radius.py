@@ -83,7 +83,11 @@ class Radii:
 
     def _names(self, owed: Owed, problems: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Aliases and remote addresses, as they were told once, with the aliases that pict-rs has now where it can be asked."""
-        known = self._ledger.platforms.names_of(owed.ref.store, owed.ref.key)
+        platforms = self._ledger.platforms
+        known = platforms.names_of(owed.ref.store, owed.ref.key)
+        if not known:  # the gate knew it by its hash alone; a scan may have met the same bytes under their names
+            met = [key for store, key in platforms.holding(owed.sha256) if store == owed.ref.store]
+            known = tuple(name for key in met for name in platforms.names_of(owed.ref.store, key))
         aliases = {name.text for name in known if name.kind is NameKind.ALIAS}
         proxied = {name.text for name in known if name.kind is NameKind.PROXIED}
         try:

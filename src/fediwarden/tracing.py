@@ -174,8 +174,10 @@ class Tracing:
         entry = self._ledger.entry(owed.ref.store, owed.ref.key)
         found.add(owed.ref.names)
         reason = f"it is being hidden: {owed.decision.rule}"
+        # the gate knew it by its hash alone, perhaps; others that hold the same bytes have names
+        others = self._entries(self._ledger.platforms.holding(owed.sha256))
         try:
-            self._gather([entry] if entry else [], owed.sha256, found)
+            self._gather([*([entry] if entry else []), *others], owed.sha256, found)
             if not found.aliases and not found.urls:
                 self._record(reason, owed.ref.key, owed.sha256, problem="; ".join(found.limits) or "no name of it is known")
                 return "; ".join(found.limits)

@@ -193,6 +193,16 @@ def test_a_trace_is_sealed_whole_before_hiding_and_a_second_time_costs_nothing(d
     assert "SECRET" not in str(sealed)
 
 
+def test_what_the_gate_knew_by_its_hash_alone_is_traced_by_the_names_of_the_same_bytes(desk: Desk) -> None:
+    ref = ObjectRef(STORE, "a hash", 10, "a hash")
+    decision = Decision(Step.QUARANTINE, "a rule", "because", "policy")
+    desk.ledger.record(desk.run, [(Look(ref, Standing.SEEN, NOW, BAD, ENGINE, Kind("jpeg", 8, 8)), decision)])
+    owed = next(one for one in desk.ledger.owed() if one.ref.key == "a hash")
+
+    assert desk.tracing().seal_for(owed) == ""
+    assert desk.ledger.platforms.traces(BAD)[0].counts["uploaders"] == 1
+
+
 def test_a_trace_that_cannot_be_taken_is_a_word_and_no_hindrance(desk: Desk) -> None:
     desk.url = "postgresql://nobody@127.0.0.1:1/x"
     (owed,) = desk.ledger.owed()

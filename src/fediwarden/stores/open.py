@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 
 from fediwarden.errors import Misconfigured
-from fediwarden.model import Name, ObjectRef
+from fediwarden.model import Name, ObjectRef, Sha256
 from fediwarden.platforms.pictrs.repository import Repository
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.stores.credentials import pictrs_keys, s3_keys, ssh_login
@@ -32,8 +32,9 @@ def open_reader(
     environment: Mapping[str, str],
     stop: Event | None = None,
     aliases: Callable[[], Iterator[str]] | None = None,
+    holding: Callable[[Sha256], Sequence[str]] = lambda sha256: (),
 ) -> Reader:
-    """A store to look at. `stop`, once set, ends every waiting for another try. `aliases`: see `PictrsReader`.
+    """A store to look at. `stop`, once set, ends every waiting for another try. `aliases` and `holding`: see `PictrsReader`.
 
     Raises: Misconfigured.
     """
@@ -51,7 +52,8 @@ def open_reader(
             return SftpReader(settings.name, wire, target.path, settings.quarantine, settle_seconds=settings.settle_seconds)
         case TargetKind.PICTRS:
             overlap = timedelta(seconds=settings.overlap_seconds)
-            return PictrsReader(settings.name, open_server(settings), patience, overlap=overlap, aliases=aliases)
+            server = open_server(settings)
+            return PictrsReader(settings.name, server, patience, overlap=overlap, aliases=aliases, holding=holding)
 
 
 def open_keeper(
@@ -61,8 +63,9 @@ def open_keeper(
     stop: Event | None = None,
     known: Callable[[str], Sequence[Name]] = lambda key: (),
     remember: Callable[[ObjectRef], None] = lambda ref: None,
+    holding: Callable[[Sha256], Sequence[str]] = lambda sha256: (),
 ) -> Keeper:
-    """A store to act on, with the keeper's credentials only. `known` and `remember`: see `PictrsKeeper`. Raises: Misconfigured."""
+    """A store to act on, with the keeper's credentials only. `known` to `holding`: see `PictrsKeeper`. Raises: Misconfigured."""
     target = parse_target(settings.url)
     _must_differ(settings, target)
     patience = patience_of(settings, stop)
@@ -100,7 +103,7 @@ def open_keeper(
         case TargetKind.PICTRS:
             overlap = timedelta(seconds=settings.overlap_seconds)
             server = open_server(settings, keeper=True)
-            return PictrsKeeper(settings.name, server, patience, overlap=overlap, known=known, remember=remember)
+            return PictrsKeeper(settings.name, server, patience, overlap=overlap, holding=holding, known=known, remember=remember)
 
 
 def open_server(settings: StoreSettings, *, keeper: bool = False) -> Server:

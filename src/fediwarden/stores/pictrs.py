@@ -41,17 +41,20 @@ class PictrsReader:
         *,
         overlap: timedelta = timedelta(seconds=60),
         aliases: Callable[[], Iterator[str]] | None = None,
+        holding: Callable[[Sha256], Sequence[str]] = lambda sha256: (),
     ) -> None:
         """
         Args:
             overlap: how far listings by time reach back; at least pict-rs' external_validation_timeout.
             aliases: every alias there is, for 0.4, whose API lists nothing.
+            holding: keys of this store under which these bytes were met, for 0.4, which cannot be asked for a content.
         """
         self._name = name
         self.server = server
         self._patience = patience
         self._overlap = overlap
         self._aliases = aliases
+        self._holding = holding
 
     @property
     def name(self) -> StoreName:
@@ -202,14 +205,32 @@ class PictrsReader:
 
     def _look_up(self, key: str) -> Item | None:
         old = self.server.version == "0.4"
-        if content_of(key) is not None:
+        content = content_of(key)
+        if content is not None:
             if old:
-                raise Refused("pict-rs 0.4 cannot be asked for a content by its hash", hint="a scan meets it under its alias")
+                return self._met_as(key, *content)
             return self.server.find_hash(bytes.fromhex(key))
         if not old:
             return None
         item = self.server.find_alias(key)
         return None if item is None else replace(item, key=key)
+
+    def _met_as(self, key: str, sha256: Sha256, size: int) -> Item | None:
+        """What 0.4 has of bytes that the gate knows by their hash alone: under the aliases that a scan met them under."""
+        aliases = [alias for alias in self._holding(sha256) if content_of(alias) is None]
+        if not aliases:
+            raise Refused("pict-rs 0.4 cannot be asked for a content by its hash", hint="a scan meets it under its alias")
+        for alias in aliases:
+            item = self.server.find_alias(alias)
+            if item is None:
+                continue
+            try:
+                data, _ = self.server.fetch(item.aliases[0], size)
+            except (Gone, TooLarge):  # too large to be these bytes
+                continue
+            if digest(data).hexdigest() == sha256:
+                return replace(item, key=key)
+        return None
 
     def fetch(self, ref: ObjectRef, limit: int) -> Blob:
         """As `Reader.fetch`: by whichever alias answers. What comes is held to the hash that the key tells."""
@@ -269,6 +290,7 @@ class PictrsKeeper(PictrsReader):
         patience: Patience,
         *,
         overlap: timedelta = timedelta(seconds=60),
+        holding: Callable[[Sha256], Sequence[str]] = lambda sha256: (),
         known: Callable[[str], Sequence[Name]] = lambda key: (),
         remember: Callable[[ObjectRef], None] = lambda ref: None,
         purge_seconds: float = PURGE_SECONDS,
@@ -279,7 +301,7 @@ class PictrsKeeper(PictrsReader):
             remember: puts the names of an item on record, before it is purged.
             purge_seconds: how long a purge may take.
         """
-        super().__init__(name, server, patience, overlap=overlap)
+        super().__init__(name, server, patience, overlap=overlap, holding=holding)
         self._known = known
         self._remember = remember
         self._purge_seconds = purge_seconds
@@ -340,7 +362,8 @@ class PictrsKeeper(PictrsReader):
             pause = min(SELDOM, pause * 2)
 
     def _gone(self, key: str, aliases: Sequence[str]) -> bool:
-        if content_of(key) is not None:
+        hashed = content_of(key) is not None and self._ask(lambda: self.server.version) != "0.4"
+        if hashed:
             name = bytes.fromhex(key)
             repository = self.server.repository
             if self._ask(lambda: self.server.find_hash(name)) is not None:
@@ -352,7 +375,7 @@ class PictrsKeeper(PictrsReader):
                 self._ask(lambda alias=alias: self.server.head(alias))  # type: ignore[misc]
             except Gone:
                 continue
-            if content_of(key) is None or not self._names_another(alias, key):
+            if not hashed or not self._names_another(alias, key):
                 return False
         return True
 
