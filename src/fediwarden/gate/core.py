@@ -355,7 +355,7 @@ class Gate:
             Why.BROKEN: self._settings.broken,
             Why.FAILED: self._settings.failed,
         }[why]
-        if claimed.startswith("video/"):
+        if claimed.lower().startswith("video/"):
             chosen = self._settings.videos or chosen
         return _Outcome(chosen == "debt", why, debt=chosen == "debt")
 

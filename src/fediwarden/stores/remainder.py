@@ -243,6 +243,8 @@ class PlatformFirst:
             return found
         if self._patience.run(lambda: server.version) == "0.4":
             for key in self._holding(sha256):
+                if content_of(key) is not None:  # what the gate calls it, which 0.4 cannot be asked for
+                    continue
                 try:
                     item = self._pictrs.item(key)
                     if self._pictrs.fetch(self._pictrs.stat(key), max(ref.size, 1)).sha256 == sha256:
