@@ -231,6 +231,16 @@ def test_where_several_are_behind_it_nobody_is_banned_unnamed(lemmy: FakeLemmy, 
     assert [step.number for step in planned(api, Choice(ban=True, persons=("bob",))).steps] == [BOB]
 
 
+def test_a_name_that_two_servers_have_bans_neither_by_accident(lemmy: FakeLemmy, api: Api) -> None:
+    lemmy.add_person(BOB, "alice", domain="remote.example")
+
+    with pytest.raises(Misconfigured, match="'alice' is the name of 2") as refused:
+        planned(api, Choice(ban=True, persons=("alice",)))
+    assert "https://remote.example/u/alice" in str(refused.value)
+    chosen = planned(api, Choice(ban=True, persons=("https://remote.example/u/alice",)))
+    assert [step.number for step in chosen.steps] == [BOB]
+
+
 def test_an_administrator_is_not_banned_from_here(lemmy: FakeLemmy, api: Api) -> None:
     lemmy.images.append((ALIAS, SECOND, None))
     lemmy.images.remove((ALIAS, ALICE, None))

@@ -143,11 +143,7 @@ def _to_ban(trace: Trace, named: Sequence[str], admins: Mapping[int, str]) -> li
     authors = {use.by for use in trace.uses if use.kind in (UseKind.POST, UseKind.COMMENT)}
     candidates = list(trace.uploaders) or [person for person in trace.persons if person.id in authors]
     if named:
-        chosen = [person for person in trace.owners if person.address in named or person.name in named]
-        strange = [name for name in named if not any(name in (person.address, person.name) for person in chosen)]
-        if strange:
-            raise Misconfigured(f"the trace names no {strange[0]!r}", hint="`fediwarden trace` names who is behind it")
-        candidates = chosen
+        candidates = list(dict.fromkeys(_called(trace, name) for name in named))
     if len(candidates) > 1 and not named:
         raise Misconfigured(
             f"{len(candidates)} persons are behind it: {', '.join(person.address for person in candidates)}",
@@ -157,6 +153,20 @@ def _to_ban(trace: Trace, named: Sequence[str], admins: Mapping[int, str]) -> li
     if kept:
         raise Misconfigured(f"{kept[0].address} is an administrator", hint="an administrator is not banned from here")
     return candidates
+
+
+def _called(trace: Trace, name: str) -> Person:
+    """Whom an administrator means by an address, or by a name that only one of them has. Raises: Misconfigured."""
+    meant = [person for person in trace.owners if person.address == name]
+    meant = meant or [person for person in trace.owners if person.name == name]
+    if not meant:
+        raise Misconfigured(f"the trace names no {name!r}", hint="`fediwarden trace` names who is behind it")
+    if len(meant) > 1:
+        raise Misconfigured(
+            f"{name!r} is the name of {len(meant)} persons: {', '.join(person.address for person in meant)}",
+            hint="give the address: --person ADDRESS",
+        )
+    return meant[0]
 
 
 def _left(trace: Trace) -> Iterator[str]:
