@@ -77,10 +77,16 @@ fuzz-gate: ## throw broken requests at a running gate (SECONDS=600)
 docs: ## hold the documents to the program
 	./test tests/unit/test_docs.py
 
+.PHONY: container
+container: ## build the container's image, lint it, and prove that it works (as root; some minutes)
+	scripts/container.sh
+
 .PHONY: lock
 lock: ## compile requirements/*.lock again from pyproject.toml and requirements/*.in
 	$(BIN)/python -m pip install --quiet uv
 	$(LOCK) pyproject.toml --extra all -o requirements/run.lock
+	$(LOCK) pyproject.toml $(addprefix --extra ,build cuda gate postgres sftp video watch) -c requirements/run.lock -o requirements/cuda.lock
 	$(LOCK) requirements/build.in -c requirements/run.lock -o requirements/build.lock
 	$(LOCK) requirements/demo.in -c requirements/run.lock -o requirements/demo.lock
 	$(LOCK) requirements/dev.in -o requirements/dev.lock
+	$(LOCK) requirements/container.in -o requirements/container.lock

