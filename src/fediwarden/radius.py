@@ -85,13 +85,17 @@ class Radii:
         """Aliases and remote addresses, as they were told once, with the aliases that pict-rs has now where it can be asked."""
         platforms = self._ledger.platforms
         known = platforms.names_of(owed.ref.store, owed.ref.key)
-        if not known:  # the gate knew it by its hash alone; a scan may have met the same bytes under their names
-            met = [key for store, key in platforms.holding(owed.sha256) if store == owed.ref.store]
-            known = tuple(name for key in met for name in platforms.names_of(owed.ref.store, key))
+        server = None
+        try:
+            server = self._servers(owed.ref.store)
+        except FediwardenError as error:
+            problems.append(str(error))
+        if server is not None and not known:
+            # a file behind pict-rs, or what the gate knew by its hash alone: a scan may have met the same bytes under their names
+            known = tuple(name for place in platforms.holding(owed.sha256) for name in platforms.names_of(*place))
         aliases = {name.text for name in known if name.kind is NameKind.ALIAS}
         proxied = {name.text for name in known if name.kind is NameKind.PROXIED}
         try:
-            server = self._servers(owed.ref.store)
             if server is not None:
                 now = {alias for name in aliases for alias in server.aliases(name)}
                 item = None if now else server.find(owed.sha256, owed.ref.size)

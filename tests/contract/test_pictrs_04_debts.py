@@ -120,6 +120,20 @@ def test_who_shares_it_is_seen_under_its_hash_too(old: Old) -> None:
     assert {key: radius.aliases for key, radius in found.items()} == dict.fromkeys((KEY, "b.png"), ("b.png", "c.png"))
 
 
+def test_who_shares_it_is_seen_for_its_file_in_the_folder_behind_pict_rs_too(old: Old) -> None:
+    scanned(old)
+    ref = ObjectRef(StoreName("files"), "0a/1b/file", len(BAD), "stamp")
+    look = old.looker.look(Blob(ref, BAD, named(BAD)))
+    old.ledger.record(old.begun("scan"), [(look, decide(look, old.policy))])
+    owed = next(one for one in old.ledger.owed() if one.ref.store == "files")
+    with closing(open_server(settings_of(old.fake, old.folder))) as server:
+        beside = Radii(old.ledger, lambda _: server, None, private_messages=False).of(owed)
+        alone = Radii(old.ledger, lambda _: None, None, private_messages=False).of(owed)
+
+    assert (beside.aliases, beside.shared) == (("b.png", "c.png"), True)
+    assert (alone.aliases, alone.shared) == ((), False)  # a copy in a folder of its own: nobody else loses it
+
+
 def test_a_debt_that_left_memory_is_fetched_once_a_scan_has_met_its_bytes(old: Old) -> None:
     other = b"good and late"
     key = Hash.of(other, 7).hex

@@ -86,7 +86,7 @@ def _gate(app: App) -> Iterator[Finding]:
     yield Finding(
         "gate's store",
         fits,
-        settings.store if fits else f"{settings.store or 'none'}: debts that left memory cannot be fetched, and lapse",
+        settings.store if fits else f"{settings.store or 'none'}: debts that left memory cannot be fetched, and wait for a scan",
         "set [gate] store to the name of the pict-rs store whose uploads are checked",
         vital=False,
     )

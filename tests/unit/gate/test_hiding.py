@@ -155,6 +155,7 @@ def test_a_debt_that_turns_out_suspected_is_purged_unless_somebody_else_uploaded
     home: tuple[App, FakePictrs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fediwarden.gate.debts.EVERY", 0.05)
+    monkeypatch.setattr("fediwarden.gate.hiding.AGAIN", 0.5)
     app, fake = home
     core = Core()
     monkeypatch.setattr(App, "policy", core.policy)
@@ -176,7 +177,7 @@ def test_a_debt_that_turns_out_suspected_is_purged_unless_somebody_else_uploaded
     assert list(app.ledger.uploads.debts(EngineVersion("1"))) == []
 
 
-def _until(true: Callable[[], bool], seconds: float = 8.0) -> None:
+def _until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come"
