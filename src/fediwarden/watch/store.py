@@ -35,6 +35,7 @@ LATER = (30.0, 120.0, 480.0, 1920.0)  # seconds until an arrival that was not re
 LATER_BOUND = 5_000  # of them that are remembered
 COUNTED = ("listed", "skipped", "seen", "broken", "gone", "unreached", "not_scanned", "flagged")
 UNSEEN = ("never looked at", "unreached", "changed since")
+DISK_AT_REST = 100  # times as long as a folder was listed, it is left alone
 GAP_SECONDS = 15.0  # how often the gaps look whether something is due
 LISTENING = 0.5  # the same, while a folder is not listened to yet
 STRETCH, STRETCH_SECONDS = (
@@ -293,7 +294,8 @@ class StoreWatch:
                 self._asked = self._bench.ticks()
                 # a question may cost a thousand requests, or minutes of a disk: the more it costs, the rarer it is asked
                 spent = self._asking.requests - before
-                self._pause = max((self._asked - began) * 100, spent * 3600 / self._plan.requests_per_hour)
+                per_request = 3600 / self._plan.requests_per_hour
+                self._pause = spent * per_request if spent else (self._asked - began) * DISK_AT_REST
                 self._count()
             return found
 
@@ -538,6 +540,7 @@ class StoreWatch:
             tally = self._scan(now.run, _Only(self._reader, self._stretches(now, mine)), self._bench.gaps)
         except BaseException:
             self._passing = None
+            self._bench.board.store(self.name, backlog=False)
             self._retry_at = self._bench.ticks() + self._retry.failed()
             raise
         finally:

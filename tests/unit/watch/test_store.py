@@ -2,19 +2,25 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from threading import Thread, Timer
+from hashlib import sha256
+from pathlib import Path
+from threading import Thread, Timer, current_thread
 
 import pytest
 from structlog.testing import capture_logs
 from tests.support.core import Opener
-from tests.support.watching import DatedStore, NewestStore, Watching
+from tests.support.watching import PLAN, DatedStore, NewestStore, Watching
 
 from fediwarden.errors import CannotWrite, Unreached
 from fediwarden.ledger.watching import Watching as Marks
+from fediwarden.model import ObjectRef
+from fediwarden.stores import memory
 from fediwarden.stores.memory import MemoryStore
 from fediwarden.watch import store as store_watch
+from fediwarden.watch.signals import FolderEvents, Told, _identity
 from fediwarden.watch.store import AT_ONCE, RETRY_FIRST
 
 
@@ -338,4 +344,204 @@ def test_the_stop_ends_a_scan_under_way_and_what_was_not_looked_at_stays_on_the_
     watching.core.opener = Opener()
     watching.begin()
     watching.fill()
+    assert watching.not_looked_at == []
+
+
+# -- arrivals never wait for the back-catalogue -------------------------------------------------------------------------------
+
+
+class _Dear(DatedStore):
+    """A whole listing costs a thousand requests more, as that of a million objects does."""
+
+    def list(self) -> Iterator[Sequence[ObjectRef]]:
+        self._requests += 1000
+        return super().list()
+
+
+def test_what_a_whole_listing_costs_does_not_put_off_the_next_question() -> None:
+    watching = Watching(_Dear())
+    watching.upload(b"dark")
+    watching.watch.round()
+    watching.sweep()
+    watching.pass_time(minutes=1)
+    watching.watch.round()
+    assert watching.watch._next - watching.seconds == watching.plan.seconds
+
+
+def test_a_later_sweep_lists_a_page_when_the_requests_allow_it_and_looks_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PAGE", 10)
+    watching = Watching(DatedStore(), plan=replace(PLAN, requests_per_hour=6))
+    for number in range(25):
+        watching.upload(b"dark", number)
+    watching.fill()
+    watching.pass_time(hours=25)
+    watching.store.put("zz/late", b"bad, on the last page")
+    watching.watch.round()
+    pages = []
+    watching.store.before = lambda step, _: pages.append(watching.seconds) if step == "list" else None
+    began = watching.seconds
+    for _ in range(90):
+        watching.pass_time(minutes=1)
+        watching.watch.fill()
+    assert watching.not_looked_at == []
+    assert len(pages) == 3
+    assert pages[-1] - began >= 20 * 60
+
+
+def test_a_slow_answer_does_not_put_off_the_next_question() -> None:
+    watching = Watching(DatedStore())
+    watching.store.before = lambda step, _: watching.pass_time(seconds=50) if step == "list" else None
+    watching.watch.round()
+    assert watching.watch._next - watching.seconds <= 2 * watching.plan.seconds
+
+
+def test_a_sweep_that_is_due_does_not_wait_for_the_whole_back_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_watch, "STRETCH", 5)
+    monkeypatch.setattr(store_watch, "STRETCH_SECONDS", -1.0)
+    watching = Watching(DatedStore())
+    for number in range(60):
+        watching.upload(b"dark %d" % number, number, at=watching.clock() - timedelta(days=2))
+    watching.fill()
+    watching.core.engine = "2"
+    watching.begin()
+    watching.watch.round()
+    assert watching.watch.fill()
+    assert len(watching.not_looked_at) == 55
+    first = watching.watch._swept
+    watching.pass_time(hours=25)
+    for _ in range(2):
+        assert watching.watch.fill()
+    assert watching.watch._swept != first
+    assert len(watching.not_looked_at) == 55
+    watching.fill()
+    assert watching.not_looked_at == []
+
+
+def test_an_arrival_that_was_not_reached_is_tried_again_soon_and_by_whom_it_was_met(watching: Watching) -> None:
+    watching.upload(b"dark", 1)
+    watching.store.before = _fetch_fails
+    watching.watch.round()
+    watching.store.before = None
+    watching.pass_time(seconds=store_watch.LATER[0])
+    watching.watch.round()
+    assert watching.not_looked_at == []
+
+
+def _fetch_fails(step: str, key: str) -> None:
+    if step == "fetch":
+        raise Unreached("the store went away")
+
+
+def test_when_a_store_answers_again_everything_is_tried_at_once(watching: Watching) -> None:
+    watching.upload(b"dark", 1)
+    watching.store.before = _fetch_fails
+    for _ in range(12):
+        watching.pass_time(minutes=30)
+        watching.watch.round()
+        watching.watch.fill()
+        watching.watch.fill()
+    assert watching.watch._retry_at > watching.seconds
+    watching.store.before = _no_answer
+    with pytest.raises(Unreached):
+        watching.watch.round()
+    assert not watching.watch.fill()  # nobody else asks meanwhile
+    watching.store.before = None
+    watching.fill()
+    assert watching.not_looked_at == []
+
+
+def test_arrivals_and_gaps_never_look_at_the_same_object(watching: Watching) -> None:
+    key = watching.upload(b"dark", 1)
+    watching.watch._ask()  # in the ledger, and waiting for its look
+    opened = len(watching.core.opener.opened)
+    while watching.watch.go_through_backlog():
+        pass
+    assert len(watching.core.opener.opened) == opened
+    watching.watch._look_at_arrivals()
+    assert len(watching.core.opener.opened) == opened + 1
+    assert key not in watching.not_looked_at
+
+
+def test_what_changes_while_the_gaps_look_at_it_is_looked_at_again(watching: Watching) -> None:
+    key = watching.upload(b"dark", 1)
+    watching.watch._ask()
+    watching.watch._claims.give(watching.watch._left)
+    watching.watch._left.clear()
+
+    def changed(_: object) -> None:
+        watching.core.opener.before = lambda _: None
+        watching.store.put(key, b"bad, and other bytes", modified=watching.clock())
+        watching.watch._ask()
+
+    watching.core.opener.before = changed
+    while watching.watch.go_through_backlog():
+        pass
+    watching.watch.round()
+    entry = watching.core.entry(key)
+    assert entry.sha256 == sha256(b"bad, and other bytes").hexdigest()
+    assert watching.not_looked_at == []
+
+
+class _Telling(FolderEvents):
+    """Is told of paths by the test."""
+
+    kind = "events"
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._reader = store
+        self._told = Told()
+        self._told.ready.set()
+        self._root = Path("/")
+        self._folder = _identity(self._root)
+        self._thread = current_thread()
+
+    def close(self) -> None:
+        """Nothing listens."""
+
+
+def test_what_was_told_to_a_ledger_that_took_nothing_is_found_by_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    telling = _Telling(store)
+    watching = Watching(store, choose=lambda: telling)
+    watching.fill()
+    store.put("new", b"bad")
+    telling._told.tell("new")
+
+    def full(*_: object) -> None:
+        raise CannotWrite("disk full")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(watching.core.ledger, "settle", full)
+        with pytest.raises(CannotWrite):
+            watching.watch.round()
+    watching.fill()
+    assert watching.not_looked_at == []
+
+
+def test_one_that_took_long_to_come_in_hides_nothing_behind_it() -> None:
+    watching = Watching(NewestStore())
+    watching.upload(b"dark")
+    watching.sweep()
+    watching.watch.round()
+    watching.pass_time(hours=3)
+    store = watching.store
+    keys = [watching.upload(b"dark %d" % number, number) for number in range(60)]
+    pages = [[store.stat(key) for key in keys[start : start + 20]] for start in range(0, 60, 20)]
+    pages[0][7] = replace(pages[0][7], modified=watching.clock() - timedelta(days=1))
+    store.newest = lambda: iter(pages)  # type: ignore[attr-defined]
+    watching.watch.round()
+    assert watching.not_looked_at == []
+
+
+def test_a_position_of_a_clock_that_ran_ahead_does_not_hide_what_comes_in_now() -> None:
+    watching = Watching(DatedStore())
+    watching.upload(b"dark")
+    watching.sweep()
+    watching.clock.now += timedelta(days=3)
+    ahead = watching.upload(b"dark, of the third day", 1)
+    watching.watch.round()
+    watching.store.delete(ahead)
+    watching.clock.now -= timedelta(days=3)
+    watching.upload(b"dark, of today", 2)
+    watching.watch.round()
     assert watching.not_looked_at == []

@@ -1,0 +1,234 @@
+"""Whether a watch stays the same under load, and what it costs when nothing happens: `python -m tests.long.watch_soak --minutes 20`.
+
+The real command with the real models over a bucket whose keys carry their date and a folder that tells. Uploads come without a
+pause, some of them copies, some deleted again; then comes a quiet time. Every ten seconds: memory (proportional set size),
+open files, threads and processes of the watch and its children, and how many objects wait. Exit code 1 if anything grew by
+more than a tenth from the second fifth of the load to the last, if an object was not looked at, or if idling took more than
+one percent of a core or more than a hundred listing requests an hour a store.
+"""
+
+# ruff: noqa: T201 - its output is for whoever runs it
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.support.command import Home
+from tests.support.media_makers import still
+from tests.support.models import installed_models
+from tests.support.servers import ADMIN, S3Server, free_ports, running_s3
+from tests.support.watching import key_at
+
+TICK = os.sysconf("SC_CLK_TCK")
+EVERY = 10.0  # seconds between two samples
+GREW = 1.10
+IDLE_CPU = 0.01  # of a core
+IDLE_REQUESTS = 100  # an hour, a store
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The watch and its children at one moment."""
+
+    at: float
+    memory_mb: float
+    files: int
+    threads: int
+    processes: int
+    cpu: float  # seconds so far, of those that have ended too
+    waiting: float
+
+
+def family(pid: int) -> list[int]:
+    """A process and everything below it."""
+    below = [pid]
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                below += family(int(child))
+    return below
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of processor time of a process and of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / TICK
+
+
+def metrics(port: int) -> dict[str, float]:
+    """Every metric with its labels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def sample(pid: int, port: int, began: float) -> Sample:
+    """All of it now."""
+    memory, files, threads, cpu, processes = 0.0, 0, 0, 0.0, 0
+    for one in family(pid):
+        with suppress(OSError):  # it ended meanwhile
+            found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(), re.MULTILINE)
+            memory += int(found[1]) / 1000 if found else 0
+            files += sum(1 for _ in Path(f"/proc/{one}/fd").iterdir())
+            threads += sum(1 for _ in Path(f"/proc/{one}/task").iterdir())
+            cpu += cpu_of(one)
+            processes += 1
+    waiting = sum(value for name, value in metrics(port).items() if name.startswith("fediwarden_queue"))
+    return Sample(time.monotonic() - began, memory, files, threads, processes, cpu, waiting)
+
+
+class Load:
+    """Uploads to both stores, with what should be there in the end."""
+
+    def __init__(self, server: S3Server, bucket: str, folder: Path) -> None:
+        self.chance = random.Random(7)
+        self.client = server.client(ADMIN)
+        self.bucket = bucket
+        self.folder = folder
+        self.number = 0
+        self.there: list[tuple[str, str]] = []
+        self.recent: list[bytes] = []
+
+    def upload(self) -> None:
+        """One more, to one of the two; now and then one that was uploaded before, and now and then one goes."""
+        self.number += 1
+        chance = self.chance
+        if self.recent and chance.random() < 0.2:
+            data = chance.choice(self.recent)
+        else:
+            data = still(chance.choice(["png", "jpeg", "webp"]), 320 + self.number % 400, 300, seed=self.number)
+            self.recent = [*self.recent[-50:], data]
+        key = key_at(datetime.now(UTC) - timedelta(seconds=chance.random() * 5), self.number)
+        if self.number % 2:
+            answer = self.client.send("PUT", self.bucket, key, body=data)
+            assert answer.status == 200, answer
+            self.there.append(("bucket", key))
+        else:
+            path = self.folder / f"{self.number % 40}/{self.number}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            self.there.append(("folder", f"{self.number % 40}/{self.number}.bin"))
+        if len(self.there) > 200 and chance.random() < 0.3:
+            store, old = self.there.pop(chance.randrange(len(self.there) - 100))
+            if store == "bucket":
+                self.client.send("DELETE", self.bucket, old)
+            else:
+                (self.folder / old).unlink()
+
+
+def not_looked_at(home: Home, there: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Which of these objects nobody has looked at."""
+    with home.ledger() as ledger:
+        seen = {(str(entry.ref.store), entry.ref.key) for entry in ledger.entries() if entry.sha256 and not entry.gone}
+    return [one for one in there if one not in seen]
+
+
+def grew(samples: list[Sample], name: str) -> float:
+    """From the second fifth to the last."""
+    fifth = len(samples) // 5
+    first = statistics.median(getattr(one, name) for one in samples[fifth : 2 * fifth])
+    last = statistics.median(getattr(one, name) for one in samples[-fifth:])
+    return last / first if first else 1.0
+
+
+def main() -> int:
+    """Load, rest, and say how it went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=20.0, help="of load")
+    parser.add_argument("--idle", type=float, default=5.0, help="minutes of rest")
+    parser.add_argument("--rate", type=float, default=3.0, help="uploads a second")
+    options = parser.parse_args()
+    samples: list[Sample] = []
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as place, running_s3(Path(place) / "s3") as server:
+        home = Home(Path(place) / "home")
+        port, bucket, folder = free_ports(1)[0], server.bucket(), Path(place) / "media"
+        folder.mkdir()
+        home.run("init", "--profile", "other")
+        (home.folder / "models").symlink_to(installed_models())
+        home.settings = {"FEDIWARDEN_WATCH__METRICS": f"127.0.0.1:{port}"}
+        reader, _ = server.credentials(Path(place))
+        home.add_store("bucket", url=f"s3://{bucket}", endpoint=server.endpoint, credentials=reader)
+        home.add_store("folder", url=folder)
+        load = Load(server, bucket, folder)
+        for _ in range(20):
+            load.upload()
+        process = home.start("watch")
+        began = time.monotonic()
+        try:
+            while not any(event["event"] == "object looked" for event in home.events()):
+                time.sleep(0.5)
+                assert process.poll() is None, process.communicate()[1].decode()[-2000:]
+            end, next_sample, count = began + options.minutes * 60, began, 0
+            while time.monotonic() < end:
+                due = began + count / options.rate
+                time.sleep(max(0.0, due - time.monotonic()))
+                load.upload()
+                count += 1
+                if time.monotonic() >= next_sample:
+                    next_sample += EVERY
+                    samples.append(sample(process.pid, port, began))
+                    if len(samples) % 12 == 1:
+                        print(json.dumps(vars(samples[-1])), flush=True)
+            rested = time.monotonic()
+            while not_looked_at(home, load.there) and time.monotonic() < rested + 300:
+                time.sleep(2)
+            caught_up = time.monotonic() - rested
+            left = not_looked_at(home, load.there)
+            if left:
+                failed.append(f"{len(left)} objects were not looked at: {left[:5]}")
+            time.sleep(60)
+            before, asked = sample(process.pid, port, began), metrics(port)
+            time.sleep(options.idle * 60)
+            after, asked_now = sample(process.pid, port, began), metrics(port)
+            idle_cpu = (after.cpu - before.cpu) / (after.at - before.at)
+            name = 'fediwarden_store_requests_total{store="bucket"}'
+            requests = (asked_now[name] - asked[name]) * 3600 / (after.at - before.at)
+            stopping = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            _, words = process.communicate(timeout=30)
+            stopped = time.monotonic() - stopping
+        finally:
+            process.kill()
+        if process.returncode != 0 or b"Traceback" in words or stopped > 5:
+            failed.append(f"it ended with {process.returncode} after {stopped:.1f} s: {words[-2000:]!r}")
+        growth = {what: round(grew(samples, what), 3) for what in ("memory_mb", "files", "threads", "processes")}
+        failed += [f"{what} grew {ratio} times" for what, ratio in growth.items() if ratio > GREW]
+        if idle_cpu > IDLE_CPU:
+            failed.append(f"idling takes {idle_cpu:.2%} of a core")
+        if requests > IDLE_REQUESTS:
+            failed.append(f"idling takes {requests:.0f} requests an hour")
+        lag = [asked_now[f'fediwarden_arrival_lag_seconds_bucket{{le="{most}"}}'] for most in ("15.0", "60.0", "120.0", "+Inf")]
+        facts = {
+            "uploads": load.number,
+            "minutes": options.minutes,
+            "memory_mb": [round(one.memory_mb) for one in samples[:: max(1, len(samples) // 10)]],
+            "files_most": max(one.files for one in samples),
+            "threads_most": max(one.threads for one in samples),
+            "waiting_most": max(one.waiting for one in samples),
+            "grew": growth,
+            "caught_up_s": round(caught_up, 1),
+            "lag_within_15_60_120_all": lag,
+            "idle_cpu_of_a_core": round(idle_cpu, 5),
+            "idle_requests_an_hour": round(requests),
+            "stopped_s": round(stopped, 2),
+            "failed": failed,
+        }
+        print(json.dumps(facts))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
