@@ -661,6 +661,32 @@ def test_an_import_that_the_validator_refuses_says_what_can_be_done(http: World)
         http.keeper.put_back(place, NOISE)
 
 
+def test_an_animation_that_was_taken_for_a_still_is_found_and_removed_all_the_same(world: World) -> None:
+    """The gate guesses the format byte from the Content-Type, which animated WebP and AVIF share with still ones."""
+    alias = world.fake.put(NOISE, "image/webp", animated=True)
+    guessed, real = key_of(NOISE, 8), key_of(NOISE, 3)
+    ref = ObjectRef(world.settings.name, guessed, len(NOISE), guessed)
+
+    assert world.reader.fetch(ref, LIMIT).ref.key == real
+    place = world.keeper.remove(ref, sha(NOISE))
+
+    assert (place.key, place.facts["aliases"]) == (guessed, alias)
+    assert world.fake.row(alias) is None
+    assert world.keeper.remove(ref, sha(NOISE)).facts["aliases"] == alias
+    with pytest.raises(Gone):
+        world.reader.stat(guessed)
+    with pytest.raises(Gone):
+        world.reader.stat(key_of(NOISE, 7))
+
+
+def test_a_purge_of_such_an_animation_is_not_done_while_it_is_served(world: World) -> None:
+    alias = world.fake.put(NOISE, "image/webp", animated=True)
+    guessed = key_of(NOISE, 8)
+    world.names.told[guessed] = [Name(NameKind.ALIAS, alias)]
+
+    assert not world.keeper._gone(guessed, [alias])
+
+
 # -- 0.4 ------------------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from fediwarden.errors import Changed, Gone, Misconfigured, Occupied, Refused, TooLarge, Unreached
 from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, StoreName
+from fediwarden.platforms.pictrs.hashes import namesakes
 from fediwarden.platforms.pictrs.server import Page, Server, content_of
 from fediwarden.platforms.pictrs.words import Item
 from fediwarden.stores.naming import shown
@@ -209,7 +210,8 @@ class PictrsReader:
         if content is not None:
             if old:
                 return self._met_as(key, *content)
-            return self.server.find_hash(bytes.fromhex(key))
+            found = (self.server.find_hash(name) for name in namesakes(bytes.fromhex(key)))
+            return next((item for item in found if item is not None), None)
         if not old:
             return None
         item = self.server.find_alias(key)
@@ -380,9 +382,9 @@ class PictrsKeeper(PictrsReader):
         return True
 
     def _names_another(self, alias: str, key: str) -> bool:
-        """Whether an alias of the purged content was given to another one since."""
+        """Whether an alias of the purged content was given to other bytes since."""
         item = self._ask(lambda: self.server.find_alias(alias))
-        return item is not None and item.key != key
+        return item is not None and content_of(item.key) != content_of(key)
 
     def restore(self, place: Place, sha256: Sha256) -> ObjectRef:
         """As `Keeper.restore`; there is never a hidden copy. Raises: Gone."""

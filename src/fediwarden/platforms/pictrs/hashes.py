@@ -96,6 +96,14 @@ def formats_of(content_type: str) -> tuple[int, ...]:
     return found or tuple(reversed(range(len(FORMATS))))
 
 
+def namesakes(name: bytes) -> tuple[bytes, ...]:
+    """The hash, and what the same bytes are called where pict-rs counts them among the animations, or the stills, of that type."""
+    if len(name) != LENGTH or name[38] >= len(FORMATS):
+        return (name,)
+    others = [number for number in formats_of(FORMATS[name[38]]) if number != name[38]]
+    return (name, *(name[:38] + bytes([number]) for number in others))
+
+
 def key_time(key: str) -> datetime | None:
     """When an object of pict-rs 0.5.7 or newer was made, told by its key (a version 7 UUID in folders); None for other keys."""
     match = KEY.fullmatch(key)
