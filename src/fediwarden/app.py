@@ -590,13 +590,7 @@ class App:
     def gate(self, run: RunId, looker: Looker) -> Iterator[Gate]:
         """The gate at work, with the thread that pays its debts; ended when this is left. Raises: Misconfigured."""
         settings = self.settings.gate
-        reader: Reader | None = None
-        if settings.store:
-            chosen = self.store(settings.store)
-            if not chosen.url.startswith(("pictrs://", "pictrs+")):
-                raise Misconfigured(f"gate.store: {settings.store} is no pict-rs store", hint="its url begins with pictrs://")
-            reader = self.reader(chosen)
-        vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
+        reader, vaults = self._gate_parts()
         gate = Gate(
             settings,
             self.ledger,
@@ -629,6 +623,23 @@ class App:
             gate.end()
             if reader is not None:
                 reader.close()
+
+    def _gate_parts(self) -> tuple[Reader | None, dict[bool, Vault]]:
+        """The pict-rs store that uploads end in, and the vaults; opens no connection. Raises: Misconfigured."""
+        name = self.settings.gate.store
+        reader: Reader | None = None
+        if name:
+            chosen = self.store(name)
+            if not chosen.url.startswith(("pictrs://", "pictrs+")):
+                raise Misconfigured(f"gate.store: {name} is no pict-rs store", hint="its url begins with pictrs://")
+            reader = self.reader(chosen)
+        return reader, {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
+
+    def check_gate(self) -> None:
+        """Build what `gate` needs but models and connections, so that what is wrong shows. Raises: Misconfigured."""
+        from fediwarden.gate import secrets
+
+        _ = (self.policy, self._gate_parts(), secrets.read(self.gate_secrets))
 
     def _hiding(self, run: RunId, store: StoreName) -> Hiding:
         acting = self.settings.acting

@@ -90,9 +90,14 @@ def test_a_restart_loses_no_request_and_a_wrong_secret_meets_nothing(home: Home)
             time.sleep(0.6)
             gate.process.send_signal(signal.SIGHUP)
             assert {upload.result().status for upload in uploads} == {201}
+        (home.folder / "gate.secrets").chmod(0o644)
+        gate.process.send_signal(signal.SIGHUP)  # it could not begin anew like this, so it stays as it is
+        assert fake.upload(picture(98), "image/png").status == 201
+        time.sleep(1.5)
+        assert fake.upload(picture(97), "image/png").status == 201
         fake.validator = gate.url[:-3]
         assert fake.upload(picture(99), "image/png").code == "failed-external-validation"
-    assert len(answers(home)) == 60
+    assert len(answers(home)) == 62
 
 
 def _after(fake: FakePictrs, seconds: float, data: bytes) -> Upload:

@@ -5,9 +5,11 @@ import sys
 
 import typer
 
+from fediwarden.app import App
 from fediwarden.cli.common import JSON, build, recorded
 from fediwarden.cli.output import emit, result, say
-from fediwarden.errors import Exit
+from fediwarden.config import environment
+from fediwarden.errors import Exit, FediwardenError
 
 
 def register(app: typer.Typer) -> None:
@@ -56,10 +58,20 @@ def gate(
             from fediwarden.gate.faces import application
 
             say(f"the gate listens on {listen}, answers within {app.settings.gate.deadline_seconds:g} s")
-            ended = serve.serve(application(judging, known), judging, bound)
+            ended = serve.serve(application(judging, known), judging, bound, _fit)
             run.counts = {f"{'passed' if passed else 'refused'} {why.value}": n for (passed, why), n in judging.counts.by.items()}
         if ended.again:
             say("starting anew; requests wait meanwhile")
             app.ledger.close()
             serve.start_anew(bound, [sys.executable, "-m", "fediwarden.cli.main", *sys.argv[1:]], os.environ)
     return Exit.INTERRUPTED if ended.interrupted else Exit.OK
+
+
+def _fit() -> bool:
+    """Whether the configuration as it is now lets a gate begin; says what is wrong where not."""
+    try:
+        App(environment()).check_gate()
+    except FediwardenError as error:
+        say(f"not started anew, the gate goes on as it was: {error}")
+        return False
+    return True

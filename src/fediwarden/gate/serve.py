@@ -8,7 +8,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,13 +178,18 @@ def server_of(app: "FastAPI") -> "uvicorn.Server":
     return Server(config)
 
 
-def serve(app: "FastAPI", gate: Gate, bound: socket.socket) -> Ended:
-    """Take requests until a signal comes; what is in hand is answered before this returns. The socket stays open."""
+def serve(app: "FastAPI", gate: Gate, bound: socket.socket, fit: Callable[[], bool] = lambda: True) -> Ended:
+    """Take requests until a signal comes; what is in hand is answered before this returns. The socket stays open.
+
+    `fit` is asked on SIGHUP whether a new life could begin; where not, this one goes on.
+    """
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers' broken requests would fill the log
     server = server_of(app)
     ended = Ended()
 
     def end(number: signal.Signals) -> None:
+        if number is signal.SIGHUP and not fit():
+            return
         if ended.signal in (None, signal.SIGHUP):  # a stop stands over a start that was asked for before
             ended.signal = number
         gate.close()
