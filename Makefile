@@ -69,6 +69,18 @@ soak: ## kill -9 scan, apply and restore hundreds of times (TIMES=25)
 soak-gate: ## kill -9 the gate, or whoever writes to the ledger, under load (TIMES=25)
 	FEDIWARDEN_SOAK=$(TIMES) $(BIN)/python -m pytest tests/e2e/test_gate_soak.py -q
 
+.PHONY: watch-month
+watch-month: ## a month of watching in minutes, on a real S3 server
+	$(BIN)/python -m tests.long.watch_month
+
+.PHONY: watch-faults
+watch-faults: ## break everything around a watch, and reckon afterwards (SECONDS=600)
+	$(BIN)/python -m tests.long.watch_faults --seconds $(SECONDS)
+
+.PHONY: watch-soak
+watch-soak: ## memory, files and threads of a watch under load, and what idling costs (25 minutes)
+	$(BIN)/python -m tests.long.watch_soak
+
 .PHONY: fuzz-gate
 fuzz-gate: ## throw broken requests at a running gate (SECONDS=600)
 	$(BIN)/python -m tests.fuzz.fuzz_gate --seconds $(SECONDS)

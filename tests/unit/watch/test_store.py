@@ -401,6 +401,7 @@ def test_a_sweep_that_is_due_does_not_wait_for_the_whole_back_catalogue(monkeypa
     watching = Watching(DatedStore())
     for number in range(60):
         watching.upload(b"dark %d" % number, number, at=watching.clock() - timedelta(days=2))
+    watching.upload(b"dark, the newest")
     watching.fill()
     watching.core.engine = "2"
     watching.begin()
