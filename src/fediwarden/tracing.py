@@ -112,6 +112,8 @@ class Tracing:
 
         Raises: Misconfigured where the text means several contents, or nothing that a platform could be asked about.
         """
+        if not text.strip():
+            raise Misconfigured("nothing was named", hint="name a key, an alias, a SHA-256 or the address of a picture")
         found = _Found({}, {}, {})
         entries = self._meant(text, store, found)
         hashes = {entry.sha256 for entry in entries if entry.sha256}

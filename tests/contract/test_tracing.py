@@ -139,6 +139,15 @@ def test_an_alias_that_the_ledger_does_not_know_needs_a_reason(desk: Desk) -> No
         tracing.ask(subject)
 
 
+@pytest.mark.parametrize("text", ["", "  ", "https://lemmy.example/api/v3/image_proxy?url="])
+def test_nothing_means_nobody(desk: Desk, text: str) -> None:
+    with pytest.raises(Misconfigured):
+        desk.tracing().subject(text)
+    assert Database(desk.url, 10).trace(["", ALIAS], [""], private_messages=True).uses == (
+        Database(desk.url, 10).trace([ALIAS], [], private_messages=True).uses
+    )
+
+
 def test_a_cached_remote_picture_is_traced_by_its_address(desk: Desk) -> None:
     tracing = desk.tracing()
     subject = tracing.subject(

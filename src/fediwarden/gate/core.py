@@ -41,6 +41,7 @@ RESERVE = 1.0  # seconds of the deadline, a third of it at most, that are kept f
 CLOSING = 3.0  # seconds that an answer may take once the gate is being stopped
 RESTORING = timedelta(minutes=2)  # how long after a restore began an altered copy may come in
 NEAR = 0.05  # how far scores of the same picture lie apart when pict-rs has written it anew
+SEALED = 10_000  # contents that are remembered as sealed
 SEALING = 2  # known bytes that are held against the vault at the same time
 
 
@@ -124,6 +125,9 @@ class Gate:
         self.recorder = Recorder(ledger.record, run, self._count)
         self._restored: set[Sha256] = set()
         self._restoring = Lock()  # two copies at once must not both be let in
+        self._in_vault: set[tuple[bool, Sha256]] = (
+            set()
+        )  # what this gate saw there: Lemmy asks again on every view of a refused picture
         self._sealing = ThreadPoolExecutor(SEALING, thread_name_prefix="gate-seal")
         self._closing: float | None = None
         self.busy = 0  # requests that wait for their answer
@@ -311,8 +315,11 @@ class Gate:
         vault = self._vaults.get(decision.drill)
         if vault is None:
             return None
+        if (decision.drill, body.sha256) in self._in_vault:
+            return True
         try:
             if vault.check(body.sha256):
+                self._remember_sealed(body.sha256, drill=decision.drill)
                 return True
         except FediwardenError as error:
             log.warning("the vault could not be asked", sha256=body.sha256, problem=str(error))
@@ -459,7 +466,13 @@ class Gate:
         except FediwardenError as error:
             log.warning("refused bytes could not be sealed", sha256=blob.sha256, problem=str(error))
             return False
+        self._remember_sealed(blob.sha256, drill=decision.drill)
         return True
+
+    def _remember_sealed(self, sha256: Sha256, *, drill: bool) -> None:
+        if len(self._in_vault) >= SEALED:
+            self._in_vault.clear()
+        self._in_vault.add((drill, sha256))
 
     def _is_restored(self, sha256: Sha256, look: Look) -> bool:
         """Whether this is what a person is putting back just now, written anew by pict-rs on the way: once for each restoring."""

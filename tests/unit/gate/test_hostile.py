@@ -104,6 +104,24 @@ def _run_and_release(ask: Callable[[], object], hangs: Event) -> bool:
     return asyncio.run(whole())
 
 
+def test_a_refusal_that_is_asked_for_on_every_view_reads_no_sealed_file_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_gate(tmp_path) as yard:
+        met_by_a_scan(yard, BAD)
+        check, checked = yard.vaults[False].check, list[Sha256]()
+
+        def counted(sha256: Sha256) -> bool:
+            checked.append(sha256)
+            return check(sha256)
+
+        monkeypatch.setattr(yard.vaults[False], "check", counted)
+        for _ in range(3):
+            assert yard.asked(BAD) == [False]
+        assert len(checked) == 1
+        assert [answer.sealed for answer in yard.answers(BAD)] == [True] * 3
+
+
 # --- what cannot be recorded
 
 

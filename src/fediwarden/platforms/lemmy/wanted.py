@@ -28,10 +28,10 @@ def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: boo
     """
     like: list[str] = []
     exact: list[str] = []
-    for alias in dict.fromkeys(aliases):
+    for alias in filter(None, dict.fromkeys(aliases)):  # nothing would mean everything
         like += [f"%/{_escaped(alias)}%", f"%{_escaped('%2F' + alias)}%"]
         exact.append(rf"(?:/|%2F){_literal(alias)}(?:[?&]|%3F|{END}|$)")
-    for url in dict.fromkeys(urls):
+    for url in filter(None, dict.fromkeys(urls)):
         encoded = quote(url, safe="")
         for text in dict.fromkeys((url, encoded)):
             like.append(f"%{_escaped(text)}%")
