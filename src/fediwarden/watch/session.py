@@ -134,7 +134,7 @@ class Watch:
             part
             for store in self.stores
             for part in (
-                Part(f"arrivals {store.name}", store.watch_arrivals),
+                Part(f"arrivals {store.name}", store.watch_arrivals, lambda store=store: store.asking),  # type: ignore[misc]
                 Part(f"gaps {store.name}", store.watch_gaps),
             )
         ]

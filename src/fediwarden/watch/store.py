@@ -154,6 +154,7 @@ class StoreWatch:
         self._pause = 0.0  # what the last question cost, in seconds to wait until the next
         self._asked = 0.0
         self._silent = False
+        self.asking = False  # whether arrivals wait for the store's answer, and so hold nothing that could be lost
         # gaps
         self._down = False  # it tells what is new, and hands nothing out
         self._claims = _Claims()
@@ -269,6 +270,13 @@ class StoreWatch:
 
     def _ask(self) -> int:
         """Ask what is new, and put it into the ledger and among those that wait; returns how many they are."""
+        self.asking = True
+        try:
+            return self._ask_now()
+        finally:
+            self.asking = False
+
+    def _ask_now(self) -> int:
         with self._turn:
             began, before = self._bench.ticks(), self._asking.requests
             found = 0

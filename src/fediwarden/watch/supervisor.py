@@ -14,6 +14,7 @@ log = structlog.get_logger("fediwarden")
 
 FIRST, MOST = 1.0, 300.0  # seconds until a part that failed begins anew; doubles
 WELL = 600.0  # seconds without a failure after which it is forgotten
+END_STEP = 0.02
 END_SECONDS = 3.7  # for all parts together to end when they are asked to
 
 
@@ -23,6 +24,7 @@ class Part:
 
     name: str
     run: Callable[[], object]
+    free: Callable[[], bool] = lambda: False  # whether it holds nothing that an end would have to wait for
 
 
 class Supervisor:
@@ -32,6 +34,7 @@ class Supervisor:
         """`stop` is what the parts end by; `restarted` is told the name of each part that failed."""
         self._stop = stop
         self._restarted = restarted
+        self._parts = parts
         self._threads = [Thread(target=self._keep, args=(part,), name=part.name, daemon=True) for part in parts]
 
     def start(self) -> None:
@@ -45,12 +48,19 @@ class Supervisor:
         return all(thread.is_alive() for thread in self._threads)
 
     def end(self) -> list[str]:
-        """Ask every part to end, and wait a little; returns the names of those that did not."""
+        """Ask every part to end, and wait a little for those that hold something; returns the names of those that did not."""
         self._stop.set()
         deadline = time.monotonic() + END_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return [thread.name for thread in self._threads if thread.is_alive()]
+        late = self._late()
+        while late and time.monotonic() < deadline:
+            time.sleep(END_STEP)
+            late = self._late()
+        return late
+
+    def _late(self) -> list[str]:
+        return [
+            thread.name for thread, part in zip(self._threads, self._parts, strict=True) if thread.is_alive() and not part.free()
+        ]
 
     def _keep(self, part: Part) -> None:
         again = Backoff(FIRST, MOST)
