@@ -170,9 +170,9 @@ def test_a_debt_that_turns_out_suspected_is_purged_unless_somebody_else_uploaded
         app.ledger.record(run, [], [Answer(ref, app.clock(), "pict-rs", True, Why.LATE, named(data), "image/png", debt=True)])
     run = app.ledger.begin("gate", {}, app.clock())
     with capture_logs() as logs, app.gate(run, core.looker):
+        _until(lambda: fake.row("a.png") is None)
         _until(lambda: [owed.sha256 for owed in app.ledger.owed()] == [named(b"bad of two")])
         _until(lambda: any("share" in line["event"] for line in logs))
-    assert fake.row("a.png") is None
     assert fake.data("b.png") == fake.data("c.png") == b"bad of two"
     assert list(app.ledger.uploads.debts(EngineVersion("1"))) == []
 
