@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from fediwarden.watch.notices import Occasions, Way
     from fediwarden.watch.session import Watch
 
+log = structlog.get_logger("fediwarden")
+
 GPU_WORKERS = 16  # pictures at a time at least where a GPU computes: its batches are made of them
 SWITCH = 0.0005  # seconds one thread may keep the others from the interpreter; what they hold it for is much shorter
 UNTOLD = "unknown"  # an actor whose name the system does not know
@@ -741,19 +743,39 @@ class App:
         self.stop.wait()
 
     def _hide_what_is_owed(self) -> int | None:
-        """Hide what is owed, within the allowance; how much was hidden, None where nothing may be. Raises: FediwardenError."""
+        """Hide what is owed, within the allowance; how much was hidden, None where nothing may be. Raises: FediwardenError.
+
+        What several people share is left owed: nobody can be asked here, and `apply` asks.
+        """
         if next(iter(self.ledger.owed()), None) is None:
             return None
         acting = self.settings.acting
+        alone: set[tuple[StoreName, str]] = set()
+        shared = 0
+        with self.radii() as radii:
+            for owed in self.ledger.owed():
+                if owed.decision.drill or not radii.of(owed).shared:
+                    alone.add((owed.ref.store, owed.ref.key))
+                else:
+                    shared += 1
+                if self.stop.is_set() or len(alone) >= acting.allowance + acting.drill_allowance:
+                    break
+        if shared:
+            log.info("left owed: several people share them; apply asks", objects=shared)
+        if not alone:
+            return 0
         run = self.ledger.begin("watch", {"by": self.actor, "what": "acting"}, self.clock())
         done = 0
         with self.warden(run) as warden:
-            plan = warden.plan(allowance=acting.allowance, drill_allowance=acting.drill_allowance)
-            for result in warden.apply(plan):
+            plan = warden.plan(
+                allowance=acting.allowance, drill_allowance=acting.drill_allowance, only=sorted({key for _, key in alone})
+            )
+            todo = tuple(one for one in plan.todo if (one.ref.store, one.ref.key) in alone)
+            for result in warden.apply(replace(plan, todo=todo)):
                 done += result.outcome is Outcome.DONE
                 if self.stop.is_set():
                     break
-        self.ledger.end(run, "finished", {"done": done, "over": plan.over}, self.clock())
+        self.ledger.end(run, "finished", {"done": done, "over": plan.over, "shared": shared}, self.clock())
         return done
 
     def _ways(self) -> "list[Way]":
