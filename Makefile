@@ -93,6 +93,10 @@ docs: ## hold the documents to the program
 container: ## build the container's image, lint it, and prove that it works (as root; some minutes)
 	scripts/container.sh
 
+.PHONY: units
+units: ## boot a systemd with the units of deploy/systemd and prove that they work (as root, after make container)
+	scripts/units.sh
+
 .PHONY: lock
 lock: ## compile requirements/*.lock again from pyproject.toml and requirements/*.in
 	$(BIN)/python -m pip install --quiet uv

