@@ -5,6 +5,7 @@ Run by `tests.support.crashes.Forks`; not a test.
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -75,6 +76,7 @@ def command(request: dict[str, Any]) -> int:
     signal.signal(signal.SIGTERM, main._interrupt)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # as main.run does
     code = main.code_of(request["arguments"])
+    gc.collect()  # closes the ledger, as the end of an interpreter does
     sys.stdout.flush()
     sys.stderr.flush()
     Path(request["points"]).write_text(str(points.passed))
