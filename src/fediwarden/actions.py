@@ -5,7 +5,7 @@ After a crash anywhere, the same call with the same deed finds its own traces an
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -149,11 +149,19 @@ class Warden:
 
     # -- hiding -------------------------------------------------------------------------------------------------------
 
-    def plan(self, *, allowance: int, drill_allowance: int, only: Sequence[str] = (), limit: int | None = None) -> Plan:
+    def plan(
+        self,
+        *,
+        allowance: int,
+        drill_allowance: int,
+        only: Sequence[str] = (),
+        but: Container[tuple[StoreName, str]] = (),
+        limit: int | None = None,
+    ) -> Plan:
         """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance.
 
         What failed on another day comes after what was never tried: objects that cannot be hidden must not use up the
-        allowance of every day.
+        allowance of every day. `but` (store and key) stays owed, and takes none of the allowance.
         """
         since = midnight(self._clock())
         left = {
@@ -167,6 +175,8 @@ class Warden:
         total = over = 0
         for owed in self._ledger.owed(only=only):
             total += 1
+            if (owed.ref.store, owed.ref.key) in but:
+                continue
             if limit is not None and len(todo) >= limit:
                 continue
             if owed.last is not None and owed.last.at >= since:

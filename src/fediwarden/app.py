@@ -750,32 +750,33 @@ class App:
         if next(iter(self.ledger.owed()), None) is None:
             return None
         acting = self.settings.acting
-        alone: set[tuple[StoreName, str]] = set()
-        shared = 0
-        with self.radii() as radii:
-            for owed in self.ledger.owed():
-                if owed.decision.drill or not radii.of(owed).shared:
-                    alone.add((owed.ref.store, owed.ref.key))
-                else:
-                    shared += 1
-                if self.stop.is_set() or len(alone) >= acting.allowance + acting.drill_allowance:
-                    break
-        if shared:
-            log.info("left owed: several people share them; apply asks", objects=shared)
-        if not alone:
-            return 0
         run = self.ledger.begin("watch", {"by": self.actor, "what": "acting"}, self.clock())
         done = 0
-        with self.warden(run) as warden:
-            plan = warden.plan(
-                allowance=acting.allowance, drill_allowance=acting.drill_allowance, only=sorted({key for _, key in alone})
-            )
-            todo = tuple(one for one in plan.todo if (one.ref.store, one.ref.key) in alone)
-            for result in warden.apply(replace(plan, todo=todo)):
-                done += result.outcome is Outcome.DONE
-                if self.stop.is_set():
-                    break
-        self.ledger.end(run, "finished", {"done": done, "over": plan.over, "shared": shared}, self.clock())
+        shared: set[tuple[StoreName, str]] = set()
+        try:
+            with self.warden(run) as warden, self.radii() as radii:
+                while True:
+                    plan = warden.plan(allowance=acting.allowance, drill_allowance=acting.drill_allowance, but=shared)
+                    others: set[tuple[StoreName, str]] = set()
+                    for one in plan.todo:
+                        if self.stop.is_set():  # who is asked may take long to answer
+                            break
+                        if not one.decision.drill and radii.of(one).shared:
+                            others.add((one.ref.store, one.ref.key))
+                    if not others or self.stop.is_set():
+                        break
+                    shared |= others
+                for result in warden.apply(plan) if not self.stop.is_set() else ():
+                    done += result.outcome is Outcome.DONE
+                    if self.stop.is_set():
+                        break
+        except FediwardenError as error:
+            if not isinstance(error, CannotWrite):
+                self.ledger.end(run, f"failed: {error}", {"done": done}, self.clock())
+            raise
+        if shared:
+            log.info("left owed: several people share them; apply asks", objects=len(shared))
+        self.ledger.end(run, "finished", {"done": done, "over": plan.over, "shared": len(shared)}, self.clock())
         return done
 
     def _ways(self) -> "list[Way]":
