@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -294,11 +294,11 @@ class App:
     @contextmanager
     def looking(self) -> Iterator[Looker]:
         """The looker with its cage started, and closed at the end. Raises: Misconfigured when a layer of the cage is missing."""
-        looker = self.looker
-        self.cage.start()
         before = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH)
         try:
+            looker = self.looker
+            self.cage.start()
+            sys.setswitchinterval(SWITCH)
             yield looker
         finally:
             sys.setswitchinterval(before)
@@ -658,7 +658,7 @@ class App:
 
     @contextmanager
     def watching(self, names: Sequence[str], looker: Looker) -> Iterator["Watch"]:
-        """A watch over the stores meant, not started; ended when this is left. Raises: Misconfigured."""
+        """A watch over the stores meant, not started; ended when this is left. Raises: Misconfigured, Busy where one is watched."""
         from fediwarden.watch.board import Board
         from fediwarden.watch.metrics import Collector, Ledgers, Page, counted
         from fediwarden.watch.notices import Notices, Standing
@@ -691,7 +691,9 @@ class App:
             lambda: counted(self.ledger, looker.engine, self.clock(), midnight(self.clock()), acting.allowance), ticks
         )
         collector = Collector(board, turns, numbers, looker.engine, self.policy.digest)
-        with self.readers(names) as fetching, self.readers(names) as asking:
+        with self.readers(names) as fetching, self.readers(names) as asking, ExitStack() as alone:
+            for reader in fetching:
+                alone.enter_context(watching_alone(Path(self.ledger.path).resolve(), reader.name))
             stores = [Watched(reader, other, *self._watched(reader.name)) for reader, other in zip(fetching, asking, strict=True)]
             # arrivals and gaps of every store hold bytes at the same time; together no more than one scan
             pace = replace(self.pace, in_flight=max(1 << 20, self.pace.in_flight // (2 * len(stores))))
@@ -932,13 +934,29 @@ def _raise(error: FediwardenError, _owed: Owed) -> NoReturn:
     raise error
 
 
-@contextmanager
-def acting_alone(ledger: Path) -> Iterator[None]:
+def acting_alone(ledger: Path) -> AbstractContextManager[None]:
     """Hold the lock beside the ledger that lets one process act at a time; the kernel gives it back when the process dies.
 
     Raises: Busy when another process holds it, CannotWrite.
     """
-    path = ledger.with_name(f"{ledger.name}.acting")
+    return _alone(
+        ledger.with_name(f"{ledger.name}.acting"),
+        lambda who: f"another command is acting on this ledger (process {who}); nothing was done",
+        "wait until that apply, restore or drill has ended, then run this again",
+    )
+
+
+def watching_alone(ledger: Path, store: StoreName) -> AbstractContextManager[None]:
+    """The same for whoever watches a store: a second watch would look at everything a second time. Raises: Busy, CannotWrite."""
+    return _alone(
+        ledger.with_name(f"{ledger.name}.watching-{sha256(store.encode(errors='surrogateescape')).hexdigest()[:16]}"),
+        lambda who: f"another process watches the store {store} (process {who})",
+        "one watch is enough for a store; end that one first, or name other stores",
+    )
+
+
+@contextmanager
+def _alone(path: Path, busy: Callable[[str], str], hint: str) -> Iterator[None]:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -948,10 +966,7 @@ def acting_alone(ledger: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             who = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise Busy(
-                f"another command is acting on this ledger (process {who}); nothing was done",
-                hint="wait until that apply, restore or drill has ended, then run this again",
-            ) from error
+            raise Busy(busy(who), hint=hint) from error
         with suppress(OSError):  # only words for whoever finds it held; a full disk is told by what must be written
             os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
         yield

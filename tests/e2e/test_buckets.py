@@ -1,8 +1,7 @@
 """A bucket on a real S3 server, through the command line, on good days and on bad ones."""
 
-import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tests.support.crashes import bucket_site
 from tests.support.fault_proxy import FaultProxy, bad_days
 from tests.support.media_makers import animation, colours, still
 from tests.support.servers import S3Server, running_s3
+from tests.support.waiting import until
 
 PICTURE = still("png", 96, 64, seed=1)
 ANIMATION = animation("gif", 3)
@@ -191,14 +191,6 @@ def test_what_never_arrives_whole_is_unreached_and_looked_at_when_it_does(
     proxy.heal()
     after = home.run("scan", "--json").last
     assert (after["skipped"], after["seen"], after["not_scanned"]) == (6, 2, 0)
-
-
-def until(true: Callable[[], bool], seconds: float = 40) -> None:
-    """Wait for something that happens in another process."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_server_stopped_in_the_middle_of_a_scan_settles_nothing_wrongly(home: Home, tmp_path: Path) -> None:

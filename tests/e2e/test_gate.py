@@ -5,7 +5,6 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +13,7 @@ from tests.support.command import Home
 from tests.support.fake_pictrs import FakePictrs, Upload, running_pictrs
 from tests.support.gate_process import running_gate
 from tests.support.media_makers import still
+from tests.support.waiting import until
 
 from fediwarden.model import EngineVersion, Sha256, StoreName, Why
 from fediwarden.platforms.pictrs.hashes import Hash
@@ -48,13 +48,6 @@ def debts(home: Home) -> set[str]:
 
 def name(data: bytes) -> Sha256:
     return Sha256(sha256(data).hexdigest())
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
 
 
 def test_a_pict_rs_publishes_what_passes_and_nothing_else(home: Home) -> None:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from tests.support.crashes import bucket_site
 from tests.support.fault_proxy import FaultProxy, bad_days
 from tests.support.media_makers import animation, colours, still
 from tests.support.servers import S3Server
+from tests.support.waiting import until
 
 OBJECTS = {f"{number:02}.gif": animation("gif", colours(2, 40 + number, 30)) for number in range(5)} | {
     f"{number:02}.png": still("png", 40 + number, 30, seed=number) for number in range(5, 30)
@@ -33,14 +34,6 @@ def bucket(home: Home, s3_server: S3Server, proxy: FaultProxy, tmp_path: Path) -
     endpoint = f"http://127.0.0.1:{proxy.port}"
     home.add_store("media", url=f"s3://{bucket}", endpoint=endpoint, credentials=reader, keeper_credentials=keeper)
     return bucket
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for something that happens in another process."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def looked(home: Home) -> int:

@@ -1,5 +1,6 @@
 """`fediwarden watch` as a service: real processes, real file events, real signals."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -7,19 +8,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from tests.support.command import Home, files_below, write
 from tests.support.media_makers import animation, colours, still
-
-
-def until(true: Callable[[], object], seconds: float = 40) -> None:
-    """Wait for something that happens in another process."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+from tests.support.processes import family
+from tests.support.waiting import until
 
 
 def free_port() -> int:
@@ -147,3 +143,68 @@ def test_a_folder_that_was_away_is_watched_again(new_home: Callable[..., Home], 
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=5)
         assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_told_to_end_while_it_starts_it_does_not_load_to_the_end(
+    new_home: Callable[..., Home], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    policy = tmp_path / "policy.toml"
+    os.mkfifo(policy)  # which nobody ever writes: the start takes for ever
+    home = new_home(POLICY__FILE=str(policy))
+    home.add_store("media", url=tmp_path)
+    with watching(home) as process:
+        until(lambda: policy_is_being_read(process.pid))
+        started = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert time.monotonic() - started < 5
+    assert (process.returncode, b"Traceback" in err) == (code, False), err
+
+
+def policy_is_being_read(pid: int) -> bool:
+    """Whether a process waits for the other end of a FIFO."""
+    return "fifo_open" in Path(f"/proc/{pid}/wchan").read_text() or "wait_for_partner" in Path(f"/proc/{pid}/wchan").read_text()
+
+
+def test_told_to_end_it_ends_in_time_whatever_holds_it(new_home: Callable[..., Home], tmp_path: Path) -> None:
+    port = free_port()
+    home = new_home(WATCH__METRICS=f"127.0.0.1:{port}")
+    store = tmp_path / "media"
+    write(store, {"a.png": still("png", 40, 30, seed=1)})
+    home.add_store("media", url=store)
+    with watching(home) as process:
+        until(lambda: up(port) and "a.png" in looked(home))
+        children = family(process.pid)[1:]
+        try:
+            for child in children:  # the decoders hang, and with them everything that waits for one
+                os.kill(child, signal.SIGSTOP)
+            (store / "b.png").write_bytes(still("png", 41, 30, seed=2))
+            time.sleep(1)
+            started = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=30)
+        finally:
+            for child in children:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+    assert time.monotonic() - started < 5
+    assert process.returncode == 0, err
+    assert b"stopped without waiting" in err
+    with watching(home) as process:
+        until(lambda: "b.png" in looked(home))
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=5)
+
+
+def test_a_store_is_watched_once(home: Home, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for store in (first, second):
+        write(store, {f"{store.name}.png": still("png", 40, 30, seed=len(store.name))})
+        home.add_store(store.name, url=store)
+    with watching(home, "first") as process:
+        until(lambda: "first.png" in looked(home))
+        ran = home.run("watch", expect=4)
+        assert f"another process watches the store first (process {process.pid})" in ran.err
+        with watching(home, "second"):
+            until(lambda: "second.png" in looked(home))

@@ -29,12 +29,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from tests.long.watch_soak import family
 from tests.support.command import POLICY, Home
 from tests.support.disks import small_disk
 from tests.support.fault_proxy import FaultProxy, bad_days
 from tests.support.media_makers import animation, colours, still
 from tests.support.models import installed_models
+from tests.support.processes import family
 from tests.support.servers import S3Server, free_ports, running_s3
 from tests.support.watching import key_at
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from tests.support.command import Home
 from tests.support.media_makers import still
 from tests.support.models import installed_models
+from tests.support.processes import family
 from tests.support.servers import ADMIN, S3Server, free_ports, running_s3
 from tests.support.watching import key_at
 
@@ -49,16 +50,6 @@ class Sample:
     processes: int
     cpu: float  # seconds so far, of those that have ended too
     waiting: float
-
-
-def family(pid: int) -> list[int]:
-    """A process and everything below it."""
-    below = [pid]
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                below += family(int(child))
-    return below
 
 
 def cpu_of(pid: int) -> float:

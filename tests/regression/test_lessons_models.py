@@ -5,13 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from tests.support.hub_server import WEIGHTS, HubServer, as_catalogue, at_once, hub_server, left_of, tiny
+from tests.support.waiting import until
 
 from fediwarden.errors import Misconfigured
 from fediwarden.inference import folder, obtain, registry
@@ -85,14 +85,6 @@ def start_pull(home: Path, catalogue_file: Path, server: HubServer) -> "subproce
         text=True,
         cwd=ROOT,
     )
-
-
-def until(true: object, seconds: float = 20) -> None:
-    assert callable(true)
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_h5_a_pull_killed_half_way_leaves_no_half_model_and_the_next_one_goes_on(

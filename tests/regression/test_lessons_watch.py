@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.command import Home
 from tests.support.models import installed_models
+from tests.support.waiting import until
 from tests.support.watching import DatedStore, NewestStore, Watching
 
 import fediwarden
@@ -37,13 +38,6 @@ def events() -> Iterator[list[MutableMapping[str, Any]]]:
     """What would be in the log."""
     with capture_logs() as logged:
         yield logged
-
-
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_f7_nothing_is_caught_without_a_name() -> None:

@@ -2,9 +2,11 @@
 
 import os
 import signal
-import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from types import FrameType
 
 import typer
@@ -16,6 +18,7 @@ from fediwarden.config import environment
 from fediwarden.errors import Exit, FediwardenError
 
 ALIVE_EVERY = 30.0  # seconds between two signs of life where systemd names no time
+LEAVE_SECONDS = 4.6  # after which a watch that was told to end has ended; five are promised
 
 
 def register(app: typer.Typer) -> None:
@@ -39,22 +42,34 @@ def watch(
     asked = _Asked()
     with _signals(asked):
         wanted: App | None = app
-        while wanted is not None and not asked.end:
-            wanted = _run(wanted, stores or [], asked)
-    if asked.interrupted:
-        return Exit.INTERRUPTED
-    say("stopped; what was finished is recorded")
-    return Exit.OK
+        with suppress(_Ended):
+            while wanted is not None and not asked.end:
+                wanted = _run(wanted, stores or [], asked)
+    if not asked.interrupted:
+        say("stopped; what was finished is recorded")
+    return asked.exit
+
+
+class _Ended(BaseException):
+    """Told to end while nothing was running yet."""
 
 
 class _Asked:
-    """What signals asked for."""
+    """What signals asked for. Told to end, the process ends in time, whatever still holds it."""
 
     def __init__(self) -> None:
-        self.wake = threading.Event()
         self.end = False
         self.again = False
         self.interrupted = False
+        self._interruptible = False
+        self._heard: SimpleQueue[None] = SimpleQueue()  # unlike an Event it may be used in a handler, whatever that interrupted
+        self._ending: SimpleQueue[None] = SimpleQueue()
+        Thread(target=self._leave, name="leave", daemon=True).start()
+
+    @property
+    def exit(self) -> Exit:
+        """The exit code of a watch that was told to end."""
+        return Exit.INTERRUPTED if self.interrupted else Exit.OK
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
         """Note what was asked; everything else happens outside the handler."""
@@ -63,7 +78,35 @@ class _Asked:
         else:
             self.end = True
             self.interrupted = self.interrupted or number == signal.SIGINT
-        self.wake.set()
+            self._ending.put(None)
+        self._heard.put(None)
+        if self.end and self._interruptible:
+            self._interruptible = False
+            raise _Ended
+
+    def wait(self, seconds: float) -> None:
+        """Until something was asked, at most so long."""
+        with suppress(Empty):
+            self._heard.get(timeout=seconds)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """What is done here may be broken off anywhere: models are loaded, nothing is recorded. Raises: _Ended."""
+        self._interruptible = True
+        try:
+            if self.end:
+                raise _Ended
+            yield
+        finally:
+            self._interruptible = False
+
+    def _leave(self) -> None:
+        """End the process if it does not by itself; what it held is found again, as after a crash."""
+        self._ending.get()
+        time.sleep(LEAVE_SECONDS)
+        with suppress(OSError):  # not through a stream, which somebody may hold
+            os.write(2, b"stopped without waiting for what did not end; it is found again\n")
+        os._exit(self.exit)
 
 
 @contextmanager
@@ -80,20 +123,23 @@ def _run(app: App, stores: Sequence[str], asked: _Asked) -> App | None:
     """Watch with one configuration; the next one when it was read anew, None at the end."""
     from fediwarden.watch.systemd import ALIVE, READY, STOPPING, notify, watchdog_seconds
 
-    with app.looking() as looker, app.watching(stores, looker) as watching:
+    with ExitStack() as stack:
+        with asked.interruptible():
+            looker = stack.enter_context(app.looking())
+        watching = stack.enter_context(app.watching(stores, looker))
         watching.start()
         names = ", ".join(store.name for store in watching.stores)
         say(f"watching {names}" + (f"; metrics on {app.settings.watch.metrics}" if watching.page else ""))
         notify(os.environ, READY, f"STATUS=watching {names}")
         every = watchdog_seconds(os.environ) or ALIVE_EVERY
         while not asked.end:
-            asked.wake.wait(every)
-            asked.wake.clear()
+            asked.wait(every)
             if watching.complete:
                 notify(os.environ, ALIVE)
             if asked.again and not asked.end:
                 asked.again = False
-                fresh = _read_anew(stores, app.settings.watch.metrics)
+                with asked.interruptible():
+                    fresh = _read_anew(stores, app.settings.watch.metrics)
                 if fresh is not None:
                     return fresh
         notify(os.environ, STOPPING)

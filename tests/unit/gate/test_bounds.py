@@ -4,13 +4,14 @@ import asyncio
 import http.client
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from tests.support.gates import PICTRS, SECRET, SECRETS, Yard, a_gate, named
+from tests.support.waiting import until
 
 from fediwarden.errors import Unreached
 from fediwarden.gate import core, serve
@@ -32,13 +33,6 @@ def debt(yard: Yard, data: bytes) -> None:
     ref = ObjectRef(PICTRS, key(data), len(data), key(data))
     answer = Answer(ref, yard.core.clock(), "pict-rs", True, Why.LATE, named(data), "image/png", debt=True)
     yard.core.ledger.record(yard.core.begun("gate"), [], [answer])
-
-
-def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 class Counting(MemoryStore):

@@ -8,6 +8,7 @@ from threading import Event
 
 import pytest
 from tests.support.gates import PICTRS, Yard, a_gate, named
+from tests.support.waiting import until
 
 from fediwarden.errors import Busy, CannotWrite, Refused, Unreached
 from fediwarden.gate import debts, recorder
@@ -34,13 +35,6 @@ GOOD, BAD = b"good", b"bad"
 
 def key(data: bytes) -> str:
     return Hash.of(data, 7).hex
-
-
-def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 def met_by_a_scan(yard: Yard, data: bytes) -> None:
