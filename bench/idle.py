@@ -1,0 +1,315 @@
+"""What a store costs in which nothing happens, by signal: the real `watch` over a million objects that it knows already.
+
+    python -m bench.idle [--objects 1000000] [--minutes 5] [--only newest]
+
+The stores are real where that is possible: SeaweedFS, OpenSSH and a folder hold so many small files; pict-rs is a stand-in that
+makes its pages up. Everything between watch and store goes through a relay that counts bytes. For each signal: the whole listing at the
+start (seconds, requests, bytes, processor seconds of the watch), then the rest, after a while of settling: requests and bytes an hour,
+the share of a core, memory. A rest costs under 100 requests an hour where keys carry their date or pict-rs answers; exit code 1 if not.
+"""
+
+import argparse
+import json
+import os
+import re
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tests.long.watch_soak import Sample, metrics, sample
+from tests.support.command import Home
+from tests.support.fake_pictrs import FakePictrs, running_pictrs
+from tests.support.models import installed_models
+from tests.support.servers import free_ports, running_s3, running_ssh
+from tests.support.watching import key_at
+
+from fediwarden.app import App
+from fediwarden.model import Blob, Sha256
+
+BYTES = b"no picture, and nothing in it\n"
+APART = timedelta(seconds=66)  # between two uploads: a million in two years
+TOGETHER = 1000  # files in a folder
+PREFIX = "media"
+ASKED = 100  # requests an hour at most
+SETTLING = 65.0  # seconds after the listing that do not count
+SIGNALS = ("newest", "dated keys", "dated folder", "events", "listing S3", "listing SSH")
+
+
+class Relay:
+    """Passes on what comes to its port, and counts it."""
+
+    def __init__(self, to: int) -> None:
+        self.bytes = 0
+        self._to = to
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._to)) as server:
+            chosen = selectors.DefaultSelector()
+            chosen.register(client, selectors.EVENT_READ, server)
+            chosen.register(server, selectors.EVENT_READ, client)
+            while True:
+                for key, _ in chosen.select():
+                    data = key.fileobj.recv(1 << 18)  # type: ignore[union-attr]
+                    if not data:
+                        return
+                    self.bytes += len(data)
+                    key.data.sendall(data)
+
+
+class BigPictrs(FakePictrs):
+    """A pict-rs whose items are made up as they are asked for; item 0 is the oldest."""
+
+    count = 0
+    began = datetime.now(UTC)
+
+    def _item(self, number: int) -> dict[str, Any]:
+        at = self.began - (self.count - number) * APART
+        name = number.to_bytes(32, "big") + len(BYTES).to_bytes(6, "big") + b"\x02"
+        details = {"width": 64, "height": 48, "frames": None, "content_type": "image/png", "format": "Image"}
+        details["created_at"] = at.isoformat().replace("+00:00", "Z")
+        return {"hex": name.hex(), "aliases": [f"{number:032x}.png"], "details": details}
+
+    def page(self, slug: str | None, timestamp: str | None, limit: int) -> dict[str, Any]:
+        """As its parent's."""
+        import base64
+
+        first = self.count - 1
+        if slug:
+            first = int.from_bytes(base64.urlsafe_b64decode(slug)[:32], "big")
+        items = [self._item(number) for number in range(first, max(-1, first - limit), -1)]
+        page: dict[str, Any] = {"limit": limit, "hashes": items}
+        if first >= limit:
+            page["next"] = base64.urlsafe_b64encode(bytes.fromhex(self._item(first - limit)["hex"])).decode()
+        return page
+
+
+@dataclass
+class Stage:
+    """Where the stores are."""
+
+    place: Path
+    count: int
+    stack: ExitStack
+
+    def files(self, *, dated: bool) -> Path:
+        """So many files, hard links of a few, in folders of a thousand; made once."""
+        root = self.place / ("dated" if dated else "plain")
+        if root.is_dir():
+            return root
+        began, now = time.monotonic(), datetime.now(UTC)
+        source = self.place / "source"
+        old = time.time() - 3600
+        for number in range(self.count):
+            if number % 20_000 == 0:  # a file system bounds how many names one file may have
+                source.unlink(missing_ok=True)
+                source.write_bytes(BYTES)
+                os.utime(source, (old, old))
+            name = f"{number:09x}.png"
+            if number % TOGETHER == 0:
+                at = now - timedelta(days=1) - (self.count - number) * APART
+                below = root / (PREFIX + "/" + key_at(at).rpartition("/")[0] if dated else f"{number // TOGETHER:04}")
+                below.mkdir(parents=True)
+            os.link(source, below / name)
+        print(f"{self.count} files in {time.monotonic() - began:.0f} s", file=sys.stderr)
+        return root
+
+    @contextmanager
+    def bucket(self) -> Iterator[tuple[Relay, str, Path]]:
+        """A SeaweedFS with the dated files in a bucket: the way to it, the bucket, the reader's credentials."""
+        with running_s3(self.place / "s3") as server:
+            bucket = server.bucket()
+            began = time.monotonic()
+            command = Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode().split("\0")
+            filer = next(word for word in command if word.startswith("-filer.port=")).partition("=")[2]
+            subprocess.run(
+                [
+                    command[0],
+                    "filer.copy",
+                    "-c",
+                    "8",
+                    f"{self.files(dated=True) / PREFIX}",
+                    f"http://127.0.0.1:{filer}/buckets/{bucket}/",
+                ],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=self.place,
+            )
+            time.sleep(5)  # what came in just now has no stamp that lasts
+            print(f"{self.count} objects in {time.monotonic() - began:.0f} s", file=sys.stderr)
+            yield Relay(server.port), bucket, server.credentials(self.place)[0]
+
+
+@dataclass
+class Cost:
+    """What was measured of one signal."""
+
+    signal: str
+    objects: int
+    listing_s: float = 0.0
+    listing_requests: int = 0
+    listing_mb: float = 0.0
+    listing_cpu_s: float = 0.0
+    idle_requests_an_hour: float = 0.0
+    idle_mb_an_hour: float = 0.0
+    idle_share_of_a_core: float = 0.0
+    memory_mb: float = 0.0
+
+
+def know_all(home: Home) -> int:
+    """Put a look at every object of the only store into the ledger, as if it had been scanned; returns how many there are."""
+    app = App(home.environment)
+    known = 0
+    with app.looking() as looker, app.readers([]) as readers:
+        run = app.ledger.begin("scan", {"by": "bench"}, app.clock())
+        pattern = None
+        for page in readers[0].list():
+            app.ledger.settle(run, page, looker.engine)
+            pattern = pattern or looker.look(Blob(page[0], BYTES, Sha256(sha256(BYTES).hexdigest())))
+            looks = [(replace(pattern, ref=ref, sha256=Sha256(sha256(ref.key.encode()).hexdigest())), None) for ref in page]
+            app.ledger.record(run, looks)
+            known += len(page)
+        app.ledger.end(run, "finished", {"listed": known}, app.clock())
+    return known
+
+
+def measure(signal: str, home: Home, relay: Relay | None, minutes: float) -> Cost:
+    """Watch the only store of a home."""
+    name = "store"
+    known = know_all(home)
+    port = free_ports(1)[0]
+    home.settings["FEDIWARDEN_WATCH__METRICS"] = f"127.0.0.1:{port}"
+    cost = Cost(signal, known)
+
+    def numbers() -> tuple[float, float]:
+        now = metrics(port)
+        return now[f'fediwarden_store_requests_total{{store="{name}"}}'], float(relay.bytes if relay else 0)
+
+    before = relay.bytes if relay else 0
+    process = home.start("watch")
+    began = time.monotonic()
+    try:
+        swept = 0.0
+        while not swept:
+            time.sleep(0.5)
+            assert process.poll() is None, process.communicate()[1].decode()[-2000:]
+            with suppress(OSError):
+                swept = metrics(port).get(f'fediwarden_store_swept_timestamp_seconds{{store="{name}"}}', 0.0)
+        first = sample(process.pid, port, began)
+        requests, transferred = numbers()
+        cost.listing_s, cost.listing_requests, cost.listing_cpu_s = first.at, int(requests), first.cpu
+        cost.listing_mb = (transferred - before) / 1e6
+        time.sleep(SETTLING)
+        start, (requests, transferred) = sample(process.pid, port, began), numbers()
+        time.sleep(minutes * 60)
+        end, (more, moved) = sample(process.pid, port, began), numbers()
+    finally:
+        process.terminate()
+        process.communicate()
+    rest(cost, start, end, more - requests, moved - transferred)
+    return cost
+
+
+def rest(cost: Cost, start: Sample, end: Sample, requests: float, moved: float) -> None:
+    """What the time between two samples cost."""
+    seconds = end.at - start.at
+    cost.idle_requests_an_hour = requests * 3600 / seconds
+    cost.idle_mb_an_hour = moved * 3600 / seconds / 1e6
+    cost.idle_share_of_a_core = (end.cpu - start.cpu) / seconds
+    cost.memory_mb = end.memory_mb
+
+
+def new_home(stage: Stage, signal: str) -> Home:
+    """A home of its own for each."""
+    home = Home(stage.place / re.sub(r"\W", "-", signal))
+    home.run("init", "--profile", "other")
+    (home.folder / "models").symlink_to(installed_models())
+    return home
+
+
+def costs(stage: Stage, wanted: list[str], minutes: float) -> Iterator[Cost]:
+    """Of each signal wanted."""
+    if "newest" in wanted:
+        big = BigPictrs()
+        big.count = stage.count
+        with running_pictrs(big):
+            relay, home = Relay(big.port), new_home(stage, "newest")
+            key = stage.place / "pictrs.toml"
+            key.write_text(f'api_key = "{big.api_key}"\n')
+            key.chmod(0o600)
+            home.add_store("store", url=f"pictrs://127.0.0.1:{relay.port}", credentials=key)
+            yield measure("newest", home, relay, minutes)
+    for signal, dated in (("dated folder", True), ("events", False)):
+        if signal in wanted:
+            home = new_home(stage, signal)
+            root = stage.files(dated=dated)
+            home.add_store("store", url=root / PREFIX if dated else root)
+            yield measure(signal, home, None, minutes)
+    if "listing SSH" in wanted:
+        with running_ssh(stage.place / "ssh") as server:
+            relay, home = Relay(server.port), new_home(stage, "listing SSH")
+            known = stage.place / "known_hosts"
+            known.write_text(server.known_hosts.read_text().replace(str(server.port), str(relay.port)))
+            home.add_store(
+                "store",
+                url=f"sftp://{server.user}@127.0.0.1:{relay.port}{stage.files(dated=False)}",
+                credentials=server.credentials(stage.place),
+                known_hosts=known,
+            )
+            yield measure("listing SSH", home, relay, minutes)
+    if {"dated keys", "listing S3"} & set(wanted):
+        with stage.bucket() as (relay, bucket, credentials):
+            for signal, url in (("dated keys", f"s3://{bucket}/{PREFIX}/"), ("listing S3", f"s3://{bucket}")):
+                if signal in wanted:
+                    home = new_home(stage, signal)
+                    home.add_store("store", url=url, endpoint=f"http://127.0.0.1:{relay.port}", credentials=credentials)
+                    yield measure(signal, home, relay, minutes)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=5.0, help="of rest, for each signal")
+    parser.add_argument("--only", choices=SIGNALS, nargs="*", default=list(SIGNALS))
+    options = parser.parse_args()
+    over = False
+    place = Path(tempfile.mkdtemp(prefix="idle-"))
+    try:
+        with ExitStack() as stack:
+            for cost in costs(Stage(place, options.objects, stack), options.only, options.minutes):
+                print(
+                    json.dumps(
+                        {name: round(value, 5) if isinstance(value, float) else value for name, value in vars(cost).items()}
+                    ),
+                    flush=True,
+                )
+                over = over or (cost.signal in ("newest", "dated keys") and cost.idle_requests_an_hour > ASKED)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return 1 if over else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
