@@ -2,37 +2,40 @@
 
     python -m bench.idle [--objects 1000000] [--minutes 5] [--only newest]
 
-The stores are real where that is possible: SeaweedFS, OpenSSH and a folder hold so many small files; pict-rs is a stand-in that
-makes its pages up. Everything between watch and store goes through a relay that counts bytes. For each signal: the whole listing at the
+The folder and the SSH host (OpenSSH) hold so many small files; pict-rs and the S3 server are stand-ins that make their pages up, in the
+form and of the size of real ones. Everything between watch and store goes through a relay that counts bytes. For each signal: the whole listing at the
 start (seconds, requests, bytes, processor seconds of the watch), then the rest, after a while of settling: requests and bytes an hour,
 the share of a core, memory. A rest costs under 100 requests an hour where keys carry their date or pict-rs answers; exit code 1 if not.
 """
 
 import argparse
+import base64
 import json
 import os
 import re
 import selectors
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, quote
 
 from tests.long.watch_soak import Sample, metrics, sample
 from tests.support.command import Home
 from tests.support.fake_pictrs import FakePictrs, running_pictrs
 from tests.support.models import installed_models
-from tests.support.servers import free_ports, running_s3, running_ssh
+from tests.support.servers import free_ports, running_ssh
 from tests.support.watching import key_at
 
 from fediwarden.app import App
@@ -92,8 +95,6 @@ class BigPictrs(FakePictrs):
 
     def page(self, slug: str | None, timestamp: str | None, limit: int) -> dict[str, Any]:
         """As its parent's."""
-        import base64
-
         first = self.count - 1
         if slug:
             first = int.from_bytes(base64.urlsafe_b64decode(slug)[:32], "big")
@@ -104,13 +105,62 @@ class BigPictrs(FakePictrs):
         return page
 
 
+class BigS3(ThreadingHTTPServer):
+    """An S3 server whose one bucket, "media", can be listed and nothing else."""
+
+    daemon_threads = True
+
+    def __init__(self, count: int) -> None:
+        super().__init__(("127.0.0.1", 0), _S3Handler)
+        now = datetime.now(UTC) - timedelta(days=1)
+        self.times = [now - (count - number) * APART for number in range(count)]
+        self.keys = [f"{PREFIX}/{key_at(at, number)}" for number, at in enumerate(self.times)]  # in order
+
+    def page(self, query: dict[str, str]) -> bytes:
+        """ListObjectsV2 (the S3 API reference of AWS), what of it a listing needs."""
+        prefix, most = query.get("prefix", ""), int(query.get("max-keys", "1000"))
+        first = max(bisect_left(self.keys, prefix), bisect_right(self.keys, query.get("start-after", "")))
+        first = int(query.get("continuation-token", first))
+        last = min(first + most, len(self.keys))
+        while last > first and not self.keys[last - 1].startswith(prefix):
+            last -= 1
+        entries = "".join(
+            f"<Contents><Key>{quote(self.keys[number])}</Key><LastModified>{self.times[number]:%Y-%m-%dT%H:%M:%S}.000Z</LastModified>"
+            f"<ETag>&quot;{number:032x}&quot;</ETag><Size>{len(BYTES)}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            for number in range(first, last)
+        )
+        more = last < len(self.keys) and last > first
+        token = f"<NextContinuationToken>{last}</NextContinuationToken>" if more else ""
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>media</Name>'
+            f"<Prefix>{quote(prefix)}</Prefix><KeyCount>{last - first}</KeyCount><MaxKeys>{most}</MaxKeys>"
+            f"<EncodingType>url</EncodingType><IsTruncated>{'true' if more else 'false'}</IsTruncated>{token}{entries}</ListBucketResult>"
+        ).encode()
+
+
+class _S3Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: BigS3
+
+    def do_GET(self) -> None:
+        """A page; anything else is not expected here."""
+        query = dict(parse_qsl(self.path.partition("?")[2], keep_blank_values=True))
+        body = self.server.page(query) if "list-type" in query else b""
+        self.send_response(200 if body else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence."""
+
+
 @dataclass
 class Stage:
     """Where the stores are."""
 
     place: Path
     count: int
-    stack: ExitStack
 
     def files(self, *, dated: bool) -> Path:
         """So many files, hard links of a few, in folders of a thousand; made once."""
@@ -134,32 +184,6 @@ class Stage:
         print(f"{self.count} files in {time.monotonic() - began:.0f} s", file=sys.stderr)
         return root
 
-    @contextmanager
-    def bucket(self) -> Iterator[tuple[Relay, str, Path]]:
-        """A SeaweedFS with the dated files in a bucket: the way to it, the bucket, the reader's credentials."""
-        with running_s3(self.place / "s3") as server:
-            bucket = server.bucket()
-            began = time.monotonic()
-            command = Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode().split("\0")
-            filer = next(word for word in command if word.startswith("-filer.port=")).partition("=")[2]
-            subprocess.run(
-                [
-                    command[0],
-                    "filer.copy",
-                    "-c",
-                    "8",
-                    f"{self.files(dated=True) / PREFIX}",
-                    f"http://127.0.0.1:{filer}/buckets/{bucket}/",
-                ],
-                check=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd=self.place,
-            )
-            time.sleep(5)  # what came in just now has no stamp that lasts
-            print(f"{self.count} objects in {time.monotonic() - began:.0f} s", file=sys.stderr)
-            yield Relay(server.port), bucket, server.credentials(self.place)[0]
-
 
 @dataclass
 class Cost:
@@ -175,6 +199,7 @@ class Cost:
     idle_mb_an_hour: float = 0.0
     idle_share_of_a_core: float = 0.0
     memory_mb: float = 0.0
+    ledger_mb: float = 0.0
 
 
 def know_all(home: Home) -> int:
@@ -197,10 +222,13 @@ def know_all(home: Home) -> int:
 def measure(signal: str, home: Home, relay: Relay | None, minutes: float) -> Cost:
     """Watch the only store of a home."""
     name = "store"
+    began = time.monotonic()
     known = know_all(home)
+    print(f"{known} put into the ledger in {time.monotonic() - began:.0f} s", file=sys.stderr)
     port = free_ports(1)[0]
     home.settings["FEDIWARDEN_WATCH__METRICS"] = f"127.0.0.1:{port}"
     cost = Cost(signal, known)
+    cost.ledger_mb = sum(file.stat().st_size for file in home.folder.glob("ledger.sqlite3*")) / 1e6
 
     def numbers() -> tuple[float, float]:
         now = metrics(port)
@@ -279,12 +307,17 @@ def costs(stage: Stage, wanted: list[str], minutes: float) -> Iterator[Cost]:
             )
             yield measure("listing SSH", home, relay, minutes)
     if {"dated keys", "listing S3"} & set(wanted):
-        with stage.bucket() as (relay, bucket, credentials):
-            for signal, url in (("dated keys", f"s3://{bucket}/{PREFIX}/"), ("listing S3", f"s3://{bucket}")):
+        with BigS3(stage.count) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            relay, credentials = Relay(int(server.server_address[1])), stage.place / "s3.toml"
+            credentials.write_text('access_key_id = "reader"\nsecret_access_key = "dummy"\n')
+            credentials.chmod(0o600)
+            for signal, url in (("dated keys", f"s3://media/{PREFIX}/"), ("listing S3", "s3://media")):
                 if signal in wanted:
                     home = new_home(stage, signal)
                     home.add_store("store", url=url, endpoint=f"http://127.0.0.1:{relay.port}", credentials=credentials)
                     yield measure(signal, home, relay, minutes)
+            server.shutdown()
 
 
 def main() -> int:
@@ -297,15 +330,12 @@ def main() -> int:
     over = False
     place = Path(tempfile.mkdtemp(prefix="idle-"))
     try:
-        with ExitStack() as stack:
-            for cost in costs(Stage(place, options.objects, stack), options.only, options.minutes):
-                print(
-                    json.dumps(
-                        {name: round(value, 5) if isinstance(value, float) else value for name, value in vars(cost).items()}
-                    ),
-                    flush=True,
-                )
-                over = over or (cost.signal in ("newest", "dated keys") and cost.idle_requests_an_hour > ASKED)
+        for cost in costs(Stage(place, options.objects), options.only, options.minutes):
+            print(
+                json.dumps({name: round(value, 5) if isinstance(value, float) else value for name, value in vars(cost).items()})
+            )
+            sys.stdout.flush()
+            over = over or (cost.signal in ("newest", "dated keys") and cost.idle_requests_an_hour > ASKED)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return 1 if over else 0

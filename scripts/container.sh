@@ -30,11 +30,12 @@ set_up run build
 mkdir -p "$PLACE/wheels"
 
 say "== lint"
-if ! [ -x "$PLACE/lint/bin/hadolint" ]; then
-    "$VENV/bin/python" -m venv "$PLACE/lint"
-    "$PLACE/lint/bin/pip" install --quiet --require-hashes --only-binary :all: -r requirements/container.lock >&2
+if ! cmp -s requirements/container.lock "$PLACE/tools/lock"; then
+    "$VENV/bin/python" -m venv --clear "$PLACE/tools"
+    "$PLACE/tools/bin/pip" install --quiet --require-hashes --only-binary :all: -r requirements/container.lock >&2
+    cp requirements/container.lock "$PLACE/tools/lock"
 fi
-"$PLACE/lint/bin/hadolint" Containerfile
+"$PLACE/tools/bin/hadolint" Containerfile
 
 build_image() {
     if [ -z "$base" ]; then
@@ -174,5 +175,79 @@ seen() {
 serve gate "$IMAGE" gate
 serve watch --volume "$PLACE/pictures:/pictures:ro" --env HEALTH_URL=http://127.0.0.1:9470/healthz \
     --env FEDIWARDEN_WATCH__METRICS=127.0.0.1:9470 --env FEDIWARDEN_STORES__MEDIA__URL=/pictures "$IMAGE" watch
+
+say "== Compose, beside Lemmy"
+NETWORK=fediwarden-proof
+compose_down() {
+    compose down --volumes >/dev/null 2>&1 || true
+    $PODMAN network rm --force $NETWORK >/dev/null 2>&1 || true
+}
+# compose ARGUMENT...: the file of deploy/compose as docs/container.md calls it; the limits stand beside it for the same reason as above
+compose() {
+    CONTAINERS_CONF="$PLACE/containers.conf" STORAGE_DRIVER=vfs FEDIWARDEN_FOLDER="$PLACE/home" LEMMY_NETWORK=$NETWORK \
+        "$PLACE/tools/bin/podman-compose" --project-name fediwarden-proof -f deploy/compose/same-host.yaml -f "$PLACE/limits.yaml" "$@"
+}
+cat >"$PLACE/containers.conf" <<'END'
+[engine]
+runtime = "/usr/sbin/runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+END
+cat >"$PLACE/limits.yaml" <<'END'
+services:
+  gate: { ulimits: { core: 0, nofile: 4096, nproc: 4096 } }
+  watch: { ulimits: { core: 0, nofile: 4096, nproc: 4096 } }
+END
+$PODMAN tag "$IMAGE" localhost/fediwarden:latest
+compose_down
+trap compose_down EXIT
+$PODMAN network create $NETWORK >/dev/null
+rm -rf "$PLACE/home" "$PLACE/backup"
+mkdir -p "$PLACE/home" "$PLACE/backup"
+chown 10001:10001 "$PLACE/home" "$PLACE/backup"
+
+# once ARGUMENT...: `compose run --rm`
+once() { compose run --rm -T "$@"; }
+# well: gate and watch answer the health checks of their images
+well() {
+    for service in gate watch; do
+        for _ in $(seq 60); do
+            if $PODMAN healthcheck run fediwarden-proof_${service}_1; then continue 2; fi
+            sleep 1
+        done
+        $PODMAN logs fediwarden-proof_${service}_1
+        return 1
+    done
+}
+# reached: a container of the same network, as pict-rs is one, reaches the gate. By number: names need what Debian's podman has not
+reached() {
+    address=$($PODMAN inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' fediwarden-proof_gate_1)
+    $PODMAN run --rm --network $NETWORK --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --entrypoint python3 "$IMAGE" \
+        -c "import urllib.request; urllib.request.urlopen('http://$address:8970/healthz', timeout=10)"
+}
+
+prove "it makes its configuration" once watch init --profile other
+prove "the models are installed into their volume" once --volume "$PLACE/models.wheels:/wheels:ro" \
+    --env PIP_NO_INDEX=1 --env PIP_FIND_LINKS=/wheels watch models install
+prove "and the vault's keys" once watch vault init
+prove "and the gate's secret" once watch gate --new-secret
+mkdir "$PLACE/home/media"
+printf '\n[stores.media]\nurl = "/var/lib/fediwarden/media"\n' >>"$PLACE/home/fediwarden.toml"
+chown -R 10001:10001 "$PLACE/home"
+prove "doctor finds nothing missing" once watch doctor
+prove "gate and watch are started" compose up -d
+prove "and are well" well
+prove "the gate is reached from its network" reached
+prove "the drill picture is refused, sealed and on record" compose exec -T gate fediwarden drill gate
+prove "a backup is made while they run" once --volume "$PLACE/backup:/backup" watch backup /backup
+prove "and read back" once --volume "$PLACE/backup:/backup" watch backup /backup --check
+prove "both are ended" compose down
+prove "the ledger goes back to the version before" once watch rollback --yes
+prove "and forward again, when they are started" compose up -d
+prove "and are well again" well
+prove "what they keep agrees" once watch verify --local
+
+compose_down
+trap - EXIT
 rm -rf "$PLACE/home" "$PLACE/models" "$PLACE/backup" "$PLACE/pictures"
 say "$IMAGE works; what it is made of: $PLACE/sbom.cdx.json"
