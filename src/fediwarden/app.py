@@ -60,6 +60,7 @@ from fediwarden.vault import Vault, read_recipients
 
 if TYPE_CHECKING:
     from fediwarden.watch.notices import Occasions, Way
+    from fediwarden.watch.pulse import Beat
     from fediwarden.watch.session import Watch
 
 log = structlog.get_logger("fediwarden")
@@ -662,6 +663,7 @@ class App:
         from fediwarden.watch.board import Board
         from fediwarden.watch.metrics import Collector, Ledgers, Page, counted
         from fediwarden.watch.notices import Notices, Standing
+        from fediwarden.watch.pulse import Pulse
         from fediwarden.watch.session import Acting, Suspected, Watch, Watched
         from fediwarden.watch.store import Bench, Plan
         from fediwarden.watch.supervisor import Part
@@ -671,7 +673,8 @@ class App:
         board = Board(settings.blind_minutes * 60.0, ticks)
         turns = Turns(self.pace.workers, self.stop)
         ways, occasions = self._ways(), self._occasions()
-        more = [Part("rejudge", self._rejudge_once)]
+        pulse = Pulse(self.ledger, board, self.clock, ticks)
+        more = [Part("rejudge", self._rejudge_once), Part("pulse", lambda: pulse.run(self.stop))]
         if settings.act == "allowance":
             _ = self.profile
             suspected = Suspected(self.ledger)
@@ -716,6 +719,13 @@ class App:
             finally:
                 self.stop.set()
                 watch.end()
+
+    def watched(self) -> "list[Beat]":
+        """What the last watch of each configured store said last."""
+        from fediwarden.watch.pulse import last_beat
+
+        beats = (last_beat(self.ledger, StoreName(name), self.clock()) for name in self.settings.stores)
+        return [beat for beat in beats if beat is not None]
 
     def check_watching(self, names: Sequence[str], metrics: str = "") -> None:
         """Build everything that `watching` needs but the watch itself, so that what is wrong shows.

@@ -72,11 +72,15 @@ def test_a_folder_tells_what_comes_in_and_what_came_in_while_nobody_listened_is_
         until(lambda: "deep/er/new.gif" not in files_below(store))
         assert home.unsealed(gif)
         assert 'fediwarden_store_signal{signal="events",store="media"} 1.0' in get(port, "/metrics")[1]
+        told = home.run("status", "--json").last["watch"]
+        assert [(one["store"], one["running"], one["blind"]) for one in told] == [("media", True, [])]
+        assert "watch: media learns by events" in home.run("status").out
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
     assert time.monotonic() - started < 5
     assert (process.returncode, b"Traceback" in err) == (0, False), err
+    assert "watch: media NOT WATCHED for 0 min" in home.run("status").out
     write(store, {"missed.png": still("png", 43, 30, seed=3)})
     with watching(home) as process:
         until(lambda: "missed.png" in looked(home))

@@ -1,11 +1,16 @@
 """What the ledger knows of uploads, other names, traces and platforms, in words and JSON, for `status`, `list` and `explain`."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from fediwarden.app import App
 from fediwarden.cli.output import emit, plain, result, size
 from fediwarden.ledger import GATE, Entry, UploadTotals
 from fediwarden.model import Answer, Debt, EngineVersion, Name, NameKind, PlatformDeed, Sha256, TraceRecord, Why
+
+if TYPE_CHECKING:
+    from fediwarden.watch.pulse import Beat
 
 WHY = {
     Why.LOOKED: "looked at",
@@ -56,13 +61,54 @@ def tell_gate(totals: UploadTotals, now: datetime) -> None:
     if totals.debts and totals.oldest_debt is not None:
         broken = f"; {totals.debts_broken:,} of them cannot be decoded here" if totals.debts_broken else ""
         result(
-            f"    {totals.debts:>9,}  debts: passed and not scanned yet, the oldest for {_age(totals.oldest_debt, now)}{broken}"
+            f"    {totals.debts:>9,}  debts: passed and not scanned yet, the oldest for {age(totals.oldest_debt, now)}{broken}"
         )
     if totals.lapsed:
         result(f"    {totals.lapsed:>9,}  debts lapsed, ever: what was let through never turned up in pict-rs")
 
 
-def _age(since: datetime, now: datetime) -> str:
+def watch_json(beat: "Beat") -> dict[str, object]:
+    """What the last watch of a store said last, for programs."""
+    return {
+        "store": beat.store,
+        "running": beat.running,
+        "at": beat.at,
+        "signal": beat.signal or None,
+        "lag_seconds": beat.lag,
+        "silent_seconds": beat.silent,
+        "problem": beat.problem,
+        "requests_last_hour": beat.requests,
+        "swept": beat.swept,
+        "waiting": beat.waiting,
+        "looks_per_second": beat.rate,
+        "blind": list(beat.blind),
+    }
+
+
+def tell_watch(beats: "Sequence[Beat]", now: datetime) -> None:
+    """The same for people; nothing where nothing was ever watched."""
+    for beat in beats:
+        if not beat.running:
+            result(f"watch: {plain(beat.store)} NOT WATCHED for {age(beat.at, now)}; `fediwarden watch` goes on from there")
+            continue
+        words = [f"learns by {beat.signal}" if beat.signal else "has not answered yet"]
+        if beat.lag is not None:
+            words.append(f"newest looked at {beat.lag:,.0f} s after it came in")
+        words.append(f"{beat.waiting:,} wait for their look")
+        words.append(f"listed whole {age(beat.swept, now)} ago" if beat.swept else "never listed whole")
+        words.append(f"{beat.requests:,} listing requests in the last hour")
+        result(f"watch: {plain(beat.store)} {', '.join(words)}")
+        if beat.problem:
+            result(f"    no answer: {plain(beat.problem)}")
+    running = [beat for beat in beats if beat.running]
+    if running:
+        result(f"    {max(beat.rate for beat in running):>9,.1f}  looks a second in the last minute")
+    for line in sorted({line for beat in running for line in beat.blind}):
+        result(f"    BLIND: {plain(line)}")
+
+
+def age(since: datetime, now: datetime) -> str:
+    """How long ago, for people."""
     minutes = max(0.0, (now.astimezone(UTC) - since).total_seconds() / 60)
     return (
         f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.0f} h" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"

@@ -8,7 +8,18 @@ from fediwarden.actions import midnight
 from fediwarden.app import App
 from fediwarden.calibration import Interval, interval
 from fediwarden.cli.common import JSON, build
-from fediwarden.cli.facts import facts_json, gate_json, list_debts, means, tell_facts, tell_gate, tell_names
+from fediwarden.cli.facts import (
+    age,
+    facts_json,
+    gate_json,
+    list_debts,
+    means,
+    tell_facts,
+    tell_gate,
+    tell_names,
+    tell_watch,
+    watch_json,
+)
 from fediwarden.cli.output import (
     UNASKED,
     deed_words,
@@ -56,12 +67,15 @@ def status(json: bool = JSON) -> int:
     since = midnight(app.clock())
     used = app.ledger.acted(since, drill=False)
     uploads = app.ledger.uploads.totals(engine or EngineVersion(""), since)
+    oldest = app.ledger.watching.oldest(engine or EngineVersion(""))
+    beats = app.watched()
     if json:
         emit(
             {
                 "objects": totals.objects,
                 "not_scanned": totals.not_scanned,
                 "not_scanned_because": dict(totals.lacking),
+                "not_scanned_oldest": oldest,
                 "items": totals.items,
                 "looked_at": totals.looked_at,
                 "flagged": totals.flagged,
@@ -72,6 +86,7 @@ def status(json: bool = JSON) -> int:
                 "hidden": totals.hidden,
                 "gone": totals.gone,
                 "gate": gate_json(uploads),
+                "watch": [watch_json(beat) for beat in beats],
                 "allowance": app.settings.acting.allowance,
                 "allowance_used": used,
                 "profile": app.settings.profile or None,
@@ -86,7 +101,8 @@ def status(json: bool = JSON) -> int:
         return Exit.OK
     result(f"{totals.not_scanned:,} of {totals.objects:,} objects not scanned")
     for reason, count in sorted(totals.lacking.items(), key=lambda item: -item[1]):
-        result(f"    {count:>9,}  {reason}")
+        since_when = f"; the oldest came in {age(oldest[reason], app.clock())} ago" if reason in oldest else ""
+        result(f"    {count:>9,}  {reason}{since_when}")
     shown = table(">objects", "what")
     row(shown, f"{totals.items:,}", "different contents")
     row(shown, f"{totals.flagged:,}", "suspected (quarantine decided)")
@@ -101,6 +117,7 @@ def status(json: bool = JSON) -> int:
     row(shown, f"{totals.gone:,}", "gone from their stores")
     show(shown)
     tell_gate(uploads, app.clock())
+    tell_watch(beats, app.clock())
     result(f"allowance: {used:,} of {app.settings.acting.allowance:,} used today (UTC)")
     result(f"profile: {app.settings.profile or 'none chosen; nothing can be applied'}")
     walls = ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in layers.items())

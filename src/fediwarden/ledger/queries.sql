@@ -440,7 +440,7 @@ SELECT * FROM platform_deeds WHERE sha256 = :sha256 ORDER BY id;
 
 -- name: mark
 -- What a watching process remembered under a name.
-SELECT value FROM marks WHERE name = :name;
+SELECT value, at FROM marks WHERE name = :name;
 
 -- name: set_mark
 -- The newest value stands.

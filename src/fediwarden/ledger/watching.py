@@ -39,10 +39,16 @@ class Watching:
 
     def mark(self, name: str) -> Mapping[str, object]:
         """What was last remembered under a name; empty where nothing was, or where it cannot be read."""
+        return self.dated_mark(name)[1]
+
+    def dated_mark(self, name: str) -> tuple[datetime | None, Mapping[str, object]]:
+        """The same with when that was; None where nothing was."""
         with self._reading() as connection:
-            text = connection.execute(queries()["mark"], {"name": clean(name)}).scalar()
-        value = json.loads(text) if text else {}
-        return value if isinstance(value, dict) else {}
+            row = connection.execute(queries()["mark"], {"name": clean(name)}).first()
+        if row is None:
+            return None, {}
+        value = json.loads(row.value)
+        return moment(row.at), value if isinstance(value, dict) else {}
 
     def remember(self, name: str, value: Mapping[str, object], at: datetime) -> None:
         """Put something in the place of what was remembered under a name."""

@@ -25,6 +25,7 @@ class StoreState:
     requests: int = 0  # all that were ever sent by this process
     listing_last_hour: int = 0
     arrivals: int = 0
+    left: int = 0  # arrivals that were told, and wait for their look or have it now
     lag: float = 0.0  # seconds from coming in to being looked at, of the newest arrival
     swept: datetime | None = None  # the last complete listing
     sweeping: bool = False

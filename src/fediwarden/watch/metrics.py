@@ -152,8 +152,8 @@ class Collector:
                 counter.add_metric([value], count)
             yield counter
         queue = GaugeMetricFamily("fediwarden_queue", "Objects that wait for their turn to be looked at.", labels=["lane"])
-        for lane, arrival in (("arrivals", True), ("back-catalogue", False)):
-            queue.add_metric([lane], self._turns.waiting[arrival])
+        queue.add_metric(["arrivals"], sum(state.left for state in seen.stores.values()))
+        queue.add_metric(["back-catalogue"], self._turns.waiting[False])
         yield queue
         lag = HistogramMetricFamily(
             "fediwarden_arrival_lag_seconds",

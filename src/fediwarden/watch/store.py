@@ -347,6 +347,7 @@ class StoreWatch:
             if ref.key not in free:
                 self._met.pop((ref.key, ref.stamp), None)
                 self._busy.append(ref)
+        self._bench.board.store(self.name, left=len(self._left))
         if len(refs) > room:
             self._hand_to_gaps()
         return len(refs)
@@ -366,6 +367,7 @@ class StoreWatch:
         batch = [self._left.popleft() for _ in range(min(AT_ONCE, len(self._left)))]
         if batch:
             self._look(batch, 0)
+            self._bench.board.store(self.name, left=len(self._left))
 
     def _look(self, batch: Sequence[ObjectRef], tries: int) -> None:
         """Look at arrivals, which are claimed; those that were not reached are tried again later."""

@@ -131,12 +131,15 @@ def test_a_flood_is_put_into_the_ledger_at_once_and_looked_at_bit_by_bit(monkeyp
     for number in range(AT_ONCE + 100):
         watching.upload(b"dark %d" % number, number)
 
+    def left() -> int:
+        return watching.board.picture().stores[watching.store.name].left
+
     assert watching.watch.round() == AT_ONCE + 100
-    assert len(watching.not_looked_at) == 100
+    assert (len(watching.not_looked_at), left()) == (100, 60)
     asked = watching.store.requests
     assert watching.watch.round() == 0
     assert watching.store.requests - asked == 60  # fetches: nobody asked again
-    assert len(watching.not_looked_at) == 40
+    assert (len(watching.not_looked_at), left()) == (40, 0)
     watching.fill()
     assert watching.not_looked_at == []
     assert len(watching.core.opener.opened) == AT_ONCE + 101
