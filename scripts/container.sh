@@ -4,6 +4,7 @@
 #   scripts/container.sh           builds with Debian's image from a registry where one can be reached, else on a Debian made here
 #   scripts/container.sh --base NAME   on that image
 #   scripts/container.sh --proofs      builds nothing: the proofs again, on the image of an earlier run
+#   scripts/container.sh --cuda        the image for an NVIDIA GPU (some gigabytes), proved on the processor; Compose is left out
 #
 # Needs root, and installs Debian's packages (buildah, podman, runc, catatonit, mmdebstrap). What it makes lies in .work/container: the list of
 # what the image is made of (sbom.cdx.json), and what the proofs printed. The image is fediwarden:test in buildah's store (vfs).
@@ -13,7 +14,8 @@ cd "$(dirname "$0")/.."
 . scripts/environment.sh
 
 PLACE=$PWD/.work/container
-IMAGE=localhost/fediwarden:test
+LOCK=run IMAGE=localhost/fediwarden:test WHEELS=$PLACE/wheels RUNTIME=onnxruntime
+if [ "${1:-}" = --cuda ]; then LOCK=cuda IMAGE=localhost/fediwarden:cuda WHEELS=$PLACE/cuda.wheels RUNTIME=onnxruntime-gpu; fi
 PUBLIC=docker.io/library/debian:bookworm-slim
 BUILDAH="buildah --storage-driver vfs"
 base=
@@ -27,7 +29,7 @@ for tool in buildah podman catatonit mmdebstrap; do command -v $tool >/dev/null 
 # shellcheck disable=SC2086 # a list of words
 [ -z "$missing" ] || debian $missing
 set_up run build
-mkdir -p "$PLACE/wheels"
+mkdir -p "$WHEELS"
 
 say "== lint"
 if ! cmp -s requirements/container.lock "$PLACE/tools/lock"; then
@@ -55,8 +57,8 @@ build_image() {
     fi
 
     say "== wheels"
-    "$VENV/bin/python" -m pip download --quiet --require-hashes --only-binary :all: -r requirements/run.lock -r requirements/build.lock \
-        -d "$PLACE/wheels" >&2 2>"$PLACE/pip.log" || stop "pip could not download the wheels (see $PLACE/pip.log)"
+    "$VENV/bin/python" -m pip download --quiet --require-hashes --only-binary :all: -r "requirements/$LOCK.lock" -r requirements/build.lock \
+        -d "$WHEELS" >&2 2>"$PLACE/pip.log" || stop "pip could not download the wheels (see $PLACE/pip.log)"
     mkdir -p "$PLACE/models.wheels"
     "$VENV/bin/python" -c "
 import pathlib, tomllib
@@ -68,7 +70,7 @@ for row in tomllib.loads(pathlib.Path('src/fediwarden/inference/bundled.toml').r
     say "== build"
     $BUILDAH rmi "$IMAGE" >/dev/null 2>&1 || true
     $BUILDAH build --format docker --isolation chroot --network host --layers=false --force-rm --quiet \
-        --volume "$PLACE/wheels:/wheels:ro" --build-arg "BASE=$base" --build-arg "PIP_OPTIONS=--no-index --find-links /wheels" \
+        --volume "$WHEELS:/wheels:ro" --build-arg "LOCK=$LOCK" --build-arg "BASE=$base" --build-arg "PIP_OPTIONS=--no-index --find-links /wheels" \
         --tag "$IMAGE" . >"$PLACE/image" 2>"$PLACE/build.log" || { cat "$PLACE/build.log" >&2 && stop "the image could not be built"; }
 }
 [ -z "$build" ] || build_image
@@ -112,7 +114,7 @@ inside --entrypoint /bin/cat "$IMAGE" /usr/local/lib/fediwarden/sbom.cdx.json >"
 prove "the list of what it is made of names what it should" "$VENV/bin/python" -c "
 import json, sys
 names = {one['purl'].split('@')[0] for one in json.load(open(sys.argv[1]))['components']}
-assert {'pkg:pypi/fediwarden', 'pkg:pypi/onnxruntime', 'pkg:deb/debian/python3'} <= names, names" "$PLACE/sbom.cdx.json"
+assert {'pkg:pypi/fediwarden', 'pkg:pypi/' + sys.argv[2], 'pkg:deb/debian/python3'} <= names, names" "$PLACE/sbom.cdx.json" $RUNTIME
 prove "the models are installed into their volume" inside --volume "$PLACE/models.wheels:/wheels:ro" \
     --env PIP_NO_INDEX=1 --env PIP_FIND_LINKS=/wheels "$IMAGE" models install
 prove "and are there for the next run, which fetches nothing" inside "$IMAGE" models install
@@ -175,6 +177,14 @@ seen() {
 serve gate "$IMAGE" gate
 serve watch --volume "$PLACE/pictures:/pictures:ro" --env HEALTH_URL=http://127.0.0.1:9470/healthz \
     --env FEDIWARDEN_WATCH__METRICS=127.0.0.1:9470 --env FEDIWARDEN_STORES__MEDIA__URL=/pictures "$IMAGE" watch
+
+# end: everything worked
+end() {
+    rm -rf "$PLACE/home" "$PLACE/models" "$PLACE/backup" "$PLACE/pictures"
+    say "$IMAGE works; what it is made of: $PLACE/sbom.cdx.json"
+    exit 0
+}
+[ $LOCK = run ] || end
 
 say "== Compose, beside Lemmy"
 NETWORK=fediwarden-proof
@@ -249,5 +259,4 @@ prove "what they keep agrees" once watch verify --local
 
 compose_down
 trap - EXIT
-rm -rf "$PLACE/home" "$PLACE/models" "$PLACE/backup" "$PLACE/pictures"
-say "$IMAGE works; what it is made of: $PLACE/sbom.cdx.json"
+end
