@@ -1,8 +1,11 @@
 """What an S3 store does when its server is stopped, slow, busy, lying about lengths, or changed under it; and what it keeps."""
 
 import hashlib
+import socket
+import threading
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -385,3 +388,28 @@ def test_every_bad_answer_is_one_of_our_errors(plain: Bucket) -> None:
             keeper.hide(ref, sha(NOISE), "one")
         plain.proxy.heal()
         assert plain.get("a.jpg") == NOISE
+
+
+EMPTY = b'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>'
+
+
+def test_a_request_that_the_server_never_heard_of_does_not_count(tmp_path: Path, s3_server: S3Server) -> None:
+    """A server that hangs up on connections that were idle: the next request goes out again, and is one request."""
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    heard.append(connection.recv(65536))
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(EMPTY) + EMPTY)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        settings = s3_server.settings(tmp_path, "media", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        reader = open_reader(settings, environment={})
+        for asked in (1, 2, 3):
+            assert list(reader.list()) == []
+            assert (reader.requests, len(heard)) == (asked, asked)
+        reader.close()
