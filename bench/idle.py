@@ -71,6 +71,8 @@ class Relay:
 
     def _pass_on(self, client: socket.socket) -> None:
         with suppress(OSError), client, socket.create_connection(("127.0.0.1", self._to)) as server:
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             chosen = selectors.DefaultSelector()
             chosen.register(client, selectors.EVENT_READ, server)
             chosen.register(server, selectors.EVENT_READ, client)

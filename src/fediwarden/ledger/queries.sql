@@ -54,8 +54,10 @@ SELECT id, key, sha256, decision FROM objects WHERE store = :store AND key IN :k
 
 -- name: evidence_of_page
 -- Looks that hold findings for any of these bytes; a second look at the same bytes by the same engine points at them.
+-- The conditions are those of the index one_evidence, word for word: without one of them SQLite reads the whole table.
 SELECT id, sha256, engine, standing FROM looks
-WHERE sha256 IN :digests AND same_as IS NULL AND standing IN ('seen', 'broken');
+WHERE sha256 IN :digests AND same_as IS NULL AND standing IN ('seen', 'broken')
+    AND sha256 IS NOT NULL AND engine IS NOT NULL;
 
 -- name: add_look
 -- One attempt. A repeat of what is known carries same_as and no evidence of its own.
@@ -386,6 +388,7 @@ UPDATE objects SET gone_at = :at WHERE store = :store AND key = :key;
 -- Unpaid debts, oldest first.
 SELECT d.*, CASE WHEN EXISTS (
         SELECT 1 FROM looks l WHERE l.sha256 = d.sha256 AND l.engine = :engine AND l.standing = 'broken'
+            AND l.same_as IS NULL AND l.standing IN ('seen', 'broken')
     ) THEN 1 ELSE 0 END AS broken
 FROM debts d
 WHERE d.id > :after AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id)
@@ -400,6 +403,7 @@ WHERE at >= :since AND drill = 0 GROUP BY passed, why;
 -- Unpaid debts: how many, since when, and how many of them were looked at and cannot be decoded.
 SELECT COUNT(*) AS number, MIN(d.at) AS oldest, COALESCE(SUM(CASE WHEN EXISTS (
         SELECT 1 FROM looks l WHERE l.sha256 = d.sha256 AND l.engine = :engine AND l.standing = 'broken'
+            AND l.same_as IS NULL AND l.standing IN ('seen', 'broken')
     ) THEN 1 ELSE 0 END), 0) AS broken
 FROM debts d WHERE NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id);
 
