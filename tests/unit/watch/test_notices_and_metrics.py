@@ -22,7 +22,7 @@ from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.model import EngineVersion, StoreName
 from fediwarden.pipeline import Tally
 from fediwarden.watch.board import Board
-from fediwarden.watch.metrics import Collector, Numbers, Page, check, counted
+from fediwarden.watch.metrics import Collector, Ledgers, Numbers, Page, check, counted
 from fediwarden.watch.notices import QUIET, Note, Notices, Occasions, Standing, Webhook
 from fediwarden.watch.session import Acting, Suspected
 
@@ -384,3 +384,30 @@ def test_what_is_suspected_since_is_told_apart() -> None:
     core.store.put("a", b"bad")
     core.scan()
     assert (suspected(), suspected()) == (1, 1)
+
+
+def test_numbers_that_take_long_to_count_are_counted_seldom() -> None:
+    core = Core()
+    seconds, takes, times = 0.0, 0.1, 0
+
+    def count() -> Numbers:
+        nonlocal seconds, times
+        seconds += takes
+        times += 1
+        return counted(core.ledger, EngineVersion(core.engine), core.clock(), core.clock(), 50)
+
+    numbers = Ledgers(count, lambda: seconds)
+    numbers()
+    seconds += 59
+    numbers()
+    assert times == 1
+    seconds += 1
+    takes = 3.0
+    numbers()
+    assert times == 2
+    seconds += 299
+    numbers()
+    assert times == 2
+    seconds += 1
+    numbers()
+    assert times == 3
