@@ -24,7 +24,7 @@ from fediwarden.policy import Policy
 from fediwarden.stores.interface import Reader
 from fediwarden.watch.board import Board
 from fediwarden.watch.rhythm import Backoff, Budget
-from fediwarden.watch.signals import Listing, Signal
+from fediwarden.watch.signals import DatedKeys, Listing, Newest, Signal
 
 log = structlog.get_logger("fediwarden")
 
@@ -279,10 +279,11 @@ class StoreWatch:
     def _ask_now(self) -> int:
         with self._turn:
             began, before = self._bench.ticks(), self._asking.requests
-            found = 0
+            found, first = 0, False
             try:
                 signal, run = self._signal(), self._its_run()
                 position = self._position(signal)
+                first = not position and isinstance(signal, DatedKeys | Newest)
                 if self._busy:
                     busy, self._busy = self._busy, []
                     found += self._take_in(self._unsettled(run, busy))
@@ -304,6 +305,10 @@ class StoreWatch:
                 spent = self._asking.requests - before
                 per_request = 3600 / self._plan.requests_per_hour
                 self._pause = spent * per_request if spent else (self._asked - began) * DISK_AT_REST
+                if (
+                    first
+                ):  # it goes back for weeks, once, as the first sweep lists everything: what comes in does not wait for that
+                    self._pause = 0.0
                 self._count()
             return found
 

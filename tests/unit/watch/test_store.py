@@ -549,3 +549,27 @@ def test_a_position_of_a_clock_that_ran_ahead_does_not_hide_what_comes_in_now() 
     watching.upload(b"dark, of today", 2)
     watching.watch.round()
     assert watching.not_looked_at == []
+
+
+class PagedStore(DatedStore):
+    """One request a page."""
+
+    def between(self, after: str, until: str) -> Iterator[Sequence[ObjectRef]]:
+        for page in super().between(after, until):
+            self._step("list", "")
+            yield page
+
+
+def test_what_the_first_question_costs_does_not_put_off_the_second() -> None:
+    """It goes back for weeks in keys that carry their date; what comes in meanwhile is looked at within the minute."""
+    watching = Watching(PagedStore())
+    for number in range(3001):
+        watching.upload(b"dark", number, watching.clock() - timedelta(days=2))
+    asked = watching.store.requests
+    watching.watch._ask()
+    assert watching.store.requests - asked == 2 + 5  # are its keys dated; then four pages
+    assert watching.watch._next - watching.seconds == watching.plan.seconds
+    watching.pass_time(minutes=1)
+    watching.upload(b"dark, new", 9000)
+    assert watching.watch._ask() == 1
+    assert watching.watch._next - watching.seconds > watching.plan.seconds  # from here on a question pays for itself
