@@ -208,8 +208,9 @@ class S3Client:
         except (http.client.HTTPException, OSError) as error:
             connection.close()
             if kept and isinstance(error, http.client.RemoteDisconnected | ConnectionError):
-                # the server closed a connection that had been idle; that says nothing about the server, which never heard of it
-                self._requests -= 1
+                # the server closed a connection that had been idle; that says nothing about the server
+                if isinstance(error, http.client.RemoteDisconnected | BrokenPipeError):
+                    self._requests -= 1  # it never heard of this one
                 return self._once(method, bucket, key, query, headers, body, limit, hashed)
             if isinstance(error, ssl.SSLCertVerificationError):
                 raise Refused(

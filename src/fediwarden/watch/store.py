@@ -386,6 +386,7 @@ class StoreWatch:
             raise
         finally:
             self._claims.give(batch)
+            self._count()
         failed = self._unseen(batch) if tally.unreached or tally.stores_down else []
         unreached = {ref.key for ref in failed}
         self._measure([ref for ref in batch if ref.key not in unreached])
@@ -560,6 +561,7 @@ class StoreWatch:
             raise
         finally:
             self._claims.give(mine)
+            self._count()
         now.counts.update({name: getattr(tally, name) for name in COUNTED})
         self._down = bool(tally.stores_down)
         if self._down:
