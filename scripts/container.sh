@@ -7,7 +7,7 @@
 #   scripts/container.sh --cuda        the image for an NVIDIA GPU (some gigabytes), proved on the processor; Compose is left out
 #
 # Needs root, and installs Debian's packages (buildah, podman, runc, catatonit, mmdebstrap). What it makes lies in .work/container: the list of
-# what the image is made of (sbom.cdx.json), and what the proofs printed. The image is fediwarden:test in buildah's store (vfs).
+# what the image is made of (sbom.cdx.json), and what the proofs printed. The image is fediwarden:test in buildah's store (vfs); for Compose it is tagged fediwarden:latest there as well.
 set -eu
 
 cd "$(dirname "$0")/.."

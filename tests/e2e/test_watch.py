@@ -208,6 +208,8 @@ def test_a_store_is_watched_once(home: Home, tmp_path: Path) -> None:
         home.add_store(store.name, url=store)
     with watching(home, "first") as process:
         until(lambda: "first.png" in looked(home))
+        until(lambda: "watch: first learns by" in home.run("status").out)
+        assert "watch: second NEVER WATCHED" in home.run("status").out
         ran = home.run("watch", expect=4)
         assert f"another process watches the store first (process {process.pid})" in ran.err
         with watching(home, "second"):

@@ -1,6 +1,6 @@
 """What the ledger knows of uploads, other names, traces and platforms, in words and JSON, for `status`, `list` and `explain`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -85,8 +85,8 @@ def watch_json(beat: "Beat") -> dict[str, object]:
     }
 
 
-def tell_watch(beats: "Sequence[Beat]", now: datetime) -> None:
-    """The same for people; nothing where nothing was ever watched."""
+def tell_watch(beats: "Sequence[Beat]", stores: Iterable[str], now: datetime) -> None:
+    """The same for people, and which of these stores nobody ever watched; nothing where that is all of them."""
     for beat in beats:
         if not beat.running:
             result(f"watch: {plain(beat.store)} NOT WATCHED for {age(beat.at, now)}; `fediwarden watch` goes on from there")
@@ -100,6 +100,8 @@ def tell_watch(beats: "Sequence[Beat]", now: datetime) -> None:
         result(f"watch: {plain(beat.store)} {', '.join(words)}")
         if beat.problem:
             result(f"    no answer: {plain(beat.problem)}")
+    for store in sorted(set(stores) - {beat.store for beat in beats}) if beats else ():
+        result(f"watch: {plain(store)} NEVER WATCHED; a watch that runs learns of it by SIGHUP or a restart")
     running = [beat for beat in beats if beat.running]
     if running:
         result(f"    {max(beat.rate for beat in running):>9,.1f}  looks a second in the last minute")

@@ -117,7 +117,7 @@ def status(json: bool = JSON) -> int:
     row(shown, f"{totals.gone:,}", "gone from their stores")
     show(shown)
     tell_gate(uploads, app.clock())
-    tell_watch(beats, app.clock())
+    tell_watch(beats, app.settings.stores, app.clock())
     result(f"allowance: {used:,} of {app.settings.acting.allowance:,} used today (UTC)")
     result(f"profile: {app.settings.profile or 'none chosen; nothing can be applied'}")
     walls = ", ".join(f"{name} {'yes' if there else 'NO'}" for name, there in layers.items())

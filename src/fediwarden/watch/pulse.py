@@ -70,7 +70,7 @@ def _facts(seen: Picture, store: StoreName, state: StoreState) -> dict[str, obje
     return {
         "signal": state.signal,
         "waiting": state.left,
-        "lag": round(state.lag, 1) if state.arrivals else None,
+        "lag": round(state.lag, 1) if state.lag else None,  # one that was told and waits for its look has none yet
         "silent": round(seen.silent[store], 1),
         "problem": state.problem,
         "requests": state.listing_last_hour,

@@ -279,11 +279,11 @@ class StoreWatch:
     def _ask_now(self) -> int:
         with self._turn:
             began, before = self._bench.ticks(), self._asking.requests
-            found, first = 0, False
+            found, first = 0, False  # `first`: it went back for weeks, once, as the first sweep lists everything
             try:
                 signal, run = self._signal(), self._its_run()
                 position = self._position(signal)
-                first = not position and isinstance(signal, DatedKeys | Newest)
+                known = position
                 if self._busy:
                     busy, self._busy = self._busy, []
                     found += self._take_in(self._unsettled(run, busy))
@@ -299,15 +299,14 @@ class StoreWatch:
                 self._take_lost(signal)
                 self._bench.board.store(self.name, signal=signal.kind)
                 self._remember(signal=signal.kind, position=position, answered=self._about_now())
+                first = not known and isinstance(signal, DatedKeys | Newest)
             finally:
                 self._asked = self._bench.ticks()
                 # a question may cost a thousand requests, or minutes of a disk: the more it costs, the rarer it is asked
                 spent = self._asking.requests - before
                 per_request = 3600 / self._plan.requests_per_hour
                 self._pause = spent * per_request if spent else (self._asked - began) * DISK_AT_REST
-                if (
-                    first
-                ):  # it goes back for weeks, once, as the first sweep lists everything: what comes in does not wait for that
+                if first:  # what comes in does not wait for that; a first question without a whole answer pays for itself
                     self._pause = 0.0
                 self._count()
             return found

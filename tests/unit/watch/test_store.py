@@ -573,3 +573,20 @@ def test_what_the_first_question_costs_does_not_put_off_the_second() -> None:
     watching.upload(b"dark, new", 9000)
     assert watching.watch._ask() == 1
     assert watching.watch._next - watching.seconds > watching.plan.seconds  # from here on a question pays for itself
+
+
+def test_a_first_question_that_fails_every_time_stays_within_the_requests() -> None:
+    watching = Watching(PagedStore())
+    for number in range(3001):
+        watching.upload(b"dark", number, watching.clock() - timedelta(days=2))
+    watching.watch._signal()
+    asked = watching.store.requests
+
+    def cut(step: str, _key: str) -> None:
+        if step == "list" and watching.store.requests - asked > 3:
+            raise Unreached("cut off")
+
+    watching.store.before = cut
+    with pytest.raises(Unreached):
+        watching.watch._ask()
+    assert watching.watch._next - watching.seconds > 2 * watching.plan.seconds
