@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -394,8 +394,9 @@ EMPTY = b'<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated
 
 
 def test_a_request_that_the_server_never_heard_of_does_not_count(tmp_path: Path, s3_server: S3Server) -> None:
-    """A server that hangs up on connections that were idle: the next request goes out again, and is one request."""
+    """A server that hangs up on connections that were idle: the next request takes a new one, and is one request."""
     heard: list[bytes] = []
+    hung_up = threading.Semaphore(0)
 
     def serve(listener: socket.socket) -> None:
         with suppress(OSError):
@@ -404,12 +405,13 @@ def test_a_request_that_the_server_never_heard_of_does_not_count(tmp_path: Path,
                 with connection:
                     heard.append(connection.recv(65536))
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(EMPTY) + EMPTY)
+                hung_up.release()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         settings = s3_server.settings(tmp_path, "media", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
-        reader = open_reader(settings, environment={})
-        for asked in (1, 2, 3):
-            assert list(reader.list()) == []
-            assert (reader.requests, len(heard)) == (asked, asked)
-        reader.close()
+        with closing(open_reader(settings, environment={})) as reader:
+            for asked in (1, 2, 3):
+                assert list(reader.list()) == []
+                assert hung_up.acquire(timeout=10)
+                assert (reader.requests, len(heard)) == (asked, asked)

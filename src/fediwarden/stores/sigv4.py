@@ -8,6 +8,7 @@ answers mean for a store is decided in `s3`.
 import hashlib
 import hmac
 import http.client
+import select
 import ssl
 import time
 import xml.etree.ElementTree as ET
@@ -144,7 +145,7 @@ class S3Client:
 
     @property
     def requests(self) -> int:
-        """Requests sent so far, tries included."""
+        """Requests sent so far, tries included; one that crossed with the server's hanging up counts."""
         return self._requests
 
     def close(self) -> None:
@@ -208,9 +209,7 @@ class S3Client:
         except (http.client.HTTPException, OSError) as error:
             connection.close()
             if kept and isinstance(error, http.client.RemoteDisconnected | ConnectionError):
-                # the server closed a connection that had been idle; that says nothing about the server
-                if isinstance(error, http.client.RemoteDisconnected | BrokenPipeError):
-                    self._requests -= 1  # it never heard of this one
+                # the server closed an idle connection while we asked; that says nothing about the server
                 return self._once(method, bucket, key, query, headers, body, limit, hashed)
             if isinstance(error, ssl.SSLCertVerificationError):
                 raise Refused(
@@ -286,14 +285,21 @@ class S3Client:
         return ssl.create_default_context()
 
     def _borrow(self, host: str) -> tuple[http.client.HTTPConnection, bool]:
-        """A kept connection to the host, or a new one; and whether it was kept."""
-        with self._lock:
-            for index in range(len(self._idle) - 1, -1, -1):
-                if self._idle[index][0] == host:
-                    return self._idle.pop(index)[1], True
+        """A kept connection to the host that the server has not closed, or a new one; and whether it was kept."""
+        while (kept := self._pop(host)) is not None:
+            if _silent(kept):
+                return kept, True
+            kept.close()
         if self._tls:
             return http.client.HTTPSConnection(host, self._port, timeout=self._seconds, context=self._context), False
         return http.client.HTTPConnection(host, self._port, timeout=self._seconds), False
+
+    def _pop(self, host: str) -> http.client.HTTPConnection | None:
+        with self._lock:
+            for index in range(len(self._idle) - 1, -1, -1):
+                if self._idle[index][0] == host:
+                    return self._idle.pop(index)[1]
+        return None
 
     def _give_back(self, connection: http.client.HTTPConnection) -> None:
         with self._lock:
@@ -301,6 +307,15 @@ class S3Client:
                 self._idle.append((connection.host, connection))
                 return
         connection.close()
+
+
+def _silent(connection: http.client.HTTPConnection) -> bool:
+    """Whether an idle connection has nothing to say: words before a question are a farewell, or belong to another one."""
+    if connection.sock is None:
+        return False
+    asked = select.poll()
+    asked.register(connection.sock, select.POLLIN)
+    return not asked.poll(0)
 
 
 def _words(error: Exception) -> str:

@@ -143,19 +143,24 @@ def test_a_suspected_upload_whose_answer_came_too_late_for_the_ledger_stays_on_r
 
 def test_refusals_that_nobody_waits_for_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "MOST", 10)
-    locked = Event()
+    busy, locked = Event(), Event()
 
     def blocked(*_: object) -> None:
+        busy.set()
         locked.wait(10)
 
     keeper = recorder.Recorder(blocked, RunId(1))  # type: ignore[arg-type]
     keeper.start()
+    first = keeper.put((), ())
+    assert busy.wait(10)  # from here on the thread takes nothing more
     futures = [keeper.put((), ()) for _ in range(50)]
-    assert keeper.waiting <= 11
+    assert keeper.waiting == 10
+    assert [future.done() for future in futures] == [False] * 10 + [True] * 40
     with pytest.raises(CannotWrite):
-        futures[-1].result(1)
+        futures[-1].result(0)
     locked.set()
-    keeper.end(2)
+    keeper.end(10)
+    assert [future.result(0) for future in (first, *futures[:10])] == [None] * 11
 
 
 def test_what_was_sealed_for_somebody_who_hung_up_is_on_record(tmp_path: Path) -> None:
