@@ -5,7 +5,7 @@ After a crash anywhere, the same call with the same deed finds its own traces an
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -94,6 +94,60 @@ def midnight(now: datetime) -> datetime:
     return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
+def planned(
+    ledger: Ledger,
+    now: datetime,
+    *,
+    allowance: int,
+    drill_allowance: int,
+    only: Sequence[str] = (),
+    leave: Callable[[Owed], bool] = lambda _: False,
+    limit: int | None = None,
+) -> Plan:
+    """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance.
+
+    What failed on another day comes after what was never tried: objects that cannot be hidden must not use up the
+    allowance of every day. What is to be left (`leave`) stays owed, and takes none of the allowance.
+    """
+    since = midnight(now)
+    left = {
+        False: max(0, allowance - ledger.acted(since, drill=False)),
+        True: max(0, drill_allowance - ledger.acted(since, drill=True)),
+    }
+    left_today = left[False]
+    todo: list[Owed] = []
+    failed: list[Owed] = []
+    most = sum(left.values())
+    total = over = 0
+    for owed in ledger.owed(only=only):
+        total += 1
+        if leave(owed):
+            continue
+        if limit is not None and len(todo) >= limit:
+            continue
+        if owed.last is not None and owed.last.at >= since:
+            todo.append(owed)
+        elif owed.last is not None and owed.last.state is DeedState.FAILED:
+            if len(failed) < most:
+                failed.append(owed)
+            else:
+                over += 1
+        elif left[owed.decision.drill]:
+            left[owed.decision.drill] -= 1
+            todo.append(owed)
+        else:
+            over += 1
+    for owed in failed:
+        if limit is not None and len(todo) >= limit:
+            break
+        if left[owed.decision.drill]:
+            left[owed.decision.drill] -= 1
+            todo.append(owed)
+        else:
+            over += 1
+    return Plan(tuple(todo), total, left_today, over)
+
+
 def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
     """Where in the quarantine place an object lies: told by its content and its name, so that a rerun finds it."""
     name = digest(f"{store}\n{key}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -155,51 +209,19 @@ class Warden:
         allowance: int,
         drill_allowance: int,
         only: Sequence[str] = (),
-        but: Container[tuple[StoreName, str]] = (),
+        leave: Callable[[Owed], bool] = lambda _: False,
         limit: int | None = None,
     ) -> Plan:
-        """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance.
-
-        What failed on another day comes after what was never tried: objects that cannot be hidden must not use up the
-        allowance of every day. `but` (store and key) stays owed, and takes none of the allowance.
-        """
-        since = midnight(self._clock())
-        left = {
-            False: max(0, allowance - self._ledger.acted(since, drill=False)),
-            True: max(0, drill_allowance - self._ledger.acted(since, drill=True)),
-        }
-        left_today = left[False]
-        todo: list[Owed] = []
-        failed: list[Owed] = []
-        most = sum(left.values())
-        total = over = 0
-        for owed in self._ledger.owed(only=only):
-            total += 1
-            if (owed.ref.store, owed.ref.key) in but:
-                continue
-            if limit is not None and len(todo) >= limit:
-                continue
-            if owed.last is not None and owed.last.at >= since:
-                todo.append(owed)
-            elif owed.last is not None and owed.last.state is DeedState.FAILED:
-                if len(failed) < most:
-                    failed.append(owed)
-                else:
-                    over += 1
-            elif left[owed.decision.drill]:
-                left[owed.decision.drill] -= 1
-                todo.append(owed)
-            else:
-                over += 1
-        for owed in failed:
-            if limit is not None and len(todo) >= limit:
-                break
-            if left[owed.decision.drill]:
-                left[owed.decision.drill] -= 1
-                todo.append(owed)
-            else:
-                over += 1
-        return Plan(tuple(todo), total, left_today, over)
+        """As `planned`, over this ledger now."""
+        return planned(
+            self._ledger,
+            self._clock(),
+            allowance=allowance,
+            drill_allowance=drill_allowance,
+            only=only,
+            leave=leave,
+            limit=limit,
+        )
 
     def apply(self, plan: Plan) -> Iterator[Result]:
         """Hide what the plan holds, one after another; a failure is a result and the next goes on.

@@ -34,7 +34,6 @@ from fediwarden.config import Configuration, Profile, StoreEntry
 from fediwarden.errors import Busy, CannotWrite, FediwardenError, Misconfigured, Refused
 from fediwarden.gate.core import Gate
 from fediwarden.gate.debts import Payer
-from fediwarden.gate.hiding import Hiding
 from fediwarden.inference import registry, towers
 from fediwarden.inference.sessions import CPU
 from fediwarden.inference.towers import Choice
@@ -56,6 +55,7 @@ from fediwarden.stores.pictrs import PictrsKeeper
 from fediwarden.stores.remainder import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.tracing import Tracing
+from fediwarden.unasked import Acting, Suspected, Unasked
 from fediwarden.vault import Vault, read_recipients
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ log = structlog.get_logger("fediwarden")
 GPU_WORKERS = 16  # pictures at a time at least where a GPU computes: its batches are made of them
 SWITCH = 0.0005  # seconds one thread may keep the others from the interpreter; what they hold it for is much shorter
 UNTOLD = "unknown"  # an actor whose name the system does not know
+
+Counts = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -614,7 +616,7 @@ class App:
             self.clock,
             object_limit=self.object_limit,
             lapse=timedelta(hours=settings.lapse_hours),
-            act=self._hiding(run, reader.name) if reader and settings.act == "allowance" else None,
+            act=self._hiding(run, reader.name).turn if reader and settings.act == "allowance" else None,
         )
         gate.start()
         payer.start()
@@ -644,16 +646,47 @@ class App:
 
         _ = (self.policy, self._gate_parts(), secrets.read(self.gate_secrets))
 
-    def _hiding(self, run: RunId, store: StoreName) -> Hiding:
+    def _hiding(self, run: RunId, store: StoreName) -> Acting:
+        """Hides what was a debt of the gate's store and is suspected since."""
+
+        def meant(owed: Owed) -> bool:
+            return owed.ref.store == store and self.ledger.uploads.was_debt(owed.sha256)
+
+        @contextmanager
+        def warden() -> Iterator[tuple[Warden, Counts]]:
+            with self.warden(run) as one:
+                yield one, {}
+
+        return self._acting(self._unasked(meant), warden)
+
+    # -- acting where nobody can be asked ------------------------------------------------------------------------------
+
+    def _unasked(self, meant: Callable[[Owed], bool] = lambda _: True) -> Unasked:
         acting = self.settings.acting
-        return Hiding(
+        return Unasked(
             self.ledger,
-            store,
-            partial(self.warden, run),
             self.radii,
+            self.clock,
+            self.stop,
             allowance=acting.allowance,
             drill_allowance=acting.drill_allowance,
+            meant=meant,
         )
+
+    def _acting(self, unasked: Unasked, warden: Callable[[], AbstractContextManager[tuple[Warden, Counts]]]) -> Acting:
+        """`warden`: who acts, alone on this ledger while it is held, and where it is counted what came of it."""
+
+        def act() -> int | None:
+            choice = unasked.choose()
+            if not choice.objects:
+                return 0 if choice.owed else None
+            with warden() as (one, counts):
+                counts |= {"done": 0, "over": choice.over, "shared": choice.shared}
+                for result in unasked.hide(one, choice):
+                    counts["done"] += result.outcome is Outcome.DONE
+            return counts["done"]
+
+        return Acting(act, Suspected(self.ledger), time.monotonic, self.stop)
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
@@ -664,7 +697,7 @@ class App:
         from fediwarden.watch.metrics import Collector, Ledgers, Page, counted
         from fediwarden.watch.notices import Notices, Standing
         from fediwarden.watch.pulse import Pulse
-        from fediwarden.watch.session import Acting, Suspected, Watch, Watched
+        from fediwarden.watch.session import Watch, Watched
         from fediwarden.watch.store import Bench, Plan
         from fediwarden.watch.supervisor import Part
         from fediwarden.watch.turns import Turns, queued
@@ -677,8 +710,7 @@ class App:
         more = [Part("rejudge", self._rejudge_once), Part("pulse", lambda: pulse.run(self.stop))]
         if settings.act == "allowance":
             _ = self.profile
-            suspected = Suspected(self.ledger)
-            more.append(Part("acting", Acting(self._hide_what_is_owed, suspected, ticks, self.stop).run))
+            more.append(Part("acting", self._acting(self._unasked(), self._watch_warden).run))
         if ways or occasions.heartbeat:
 
             def standing() -> Standing:
@@ -754,42 +786,19 @@ class App:
         self.ledger.end(run, "finished", {"decided": tally.listed}, self.clock())
         self.stop.wait()
 
-    def _hide_what_is_owed(self) -> int | None:
-        """Hide what is owed, within the allowance; how much was hidden, None where nothing may be. Raises: FediwardenError.
-
-        What several people share is left owed: nobody can be asked here, and `apply` asks.
-        """
-        if next(iter(self.ledger.owed()), None) is None:
-            return None
-        acting = self.settings.acting
+    @contextmanager
+    def _watch_warden(self) -> Iterator[tuple[Warden, Counts]]:
+        """Who acts for the watch, with a run of its own. Raises: as `warden`."""
         run = self.ledger.begin("watch", {"by": self.actor, "what": "acting"}, self.clock())
-        done = 0
-        shared: set[tuple[StoreName, str]] = set()
+        counts: Counts = {}
         try:
-            with self.warden(run) as warden, self.radii() as radii:
-                while True:
-                    plan = warden.plan(allowance=acting.allowance, drill_allowance=acting.drill_allowance, but=shared)
-                    others: set[tuple[StoreName, str]] = set()
-                    for one in plan.todo:
-                        if self.stop.is_set():  # who is asked may take long to answer
-                            break
-                        if not one.decision.drill and radii.of(one).shared:
-                            others.add((one.ref.store, one.ref.key))
-                    if not others or self.stop.is_set():
-                        break
-                    shared |= others
-                for result in warden.apply(plan) if not self.stop.is_set() else ():
-                    done += result.outcome is Outcome.DONE
-                    if self.stop.is_set():
-                        break
+            with self.warden(run) as warden:
+                yield warden, counts
         except FediwardenError as error:
             if not isinstance(error, CannotWrite):
-                self.ledger.end(run, f"failed: {error}", {"done": done}, self.clock())
+                self.ledger.end(run, f"failed: {error}", counts, self.clock())
             raise
-        if shared:
-            log.info("left owed: several people share them; apply asks", objects=len(shared))
-        self.ledger.end(run, "finished", {"done": done, "over": plan.over, "shared": len(shared)}, self.clock())
-        return done
+        self.ledger.end(run, "finished", counts, self.clock())
 
     def _ways(self) -> "list[Way]":
         """How notices reach people. Raises: Misconfigured."""

@@ -28,10 +28,11 @@ from tests.support.core import Clock, Core
 from tests.support.servers import ADMIN, S3Server, running_s3
 from tests.support.watching import PLAN, UNSETTLED, Watching, key_at
 
+from fediwarden.backoff import Backoff
 from fediwarden.errors import Unreached
 from fediwarden.model import Blob, ObjectRef, StoreName
 from fediwarden.stores.open import open_reader
-from fediwarden.watch.rhythm import BURST, Backoff
+from fediwarden.watch.rhythm import BURST
 from fediwarden.watch.session import Watched, signal_of
 from fediwarden.watch.signals import Signal
 from fediwarden.watch.store import SILENT_FIRST, SILENT_MOST

@@ -415,6 +415,10 @@ SELECT COUNT(*) FROM payments WHERE look IS NULL;
 -- Every answer about these bytes, oldest first.
 SELECT * FROM answers WHERE sha256 = :sha256 OR original = :sha256 ORDER BY id;
 
+-- name: was_debt
+-- Whether these bytes were ever let through unscanned.
+SELECT 1 FROM debts WHERE sha256 = :sha256 LIMIT 1;
+
 -- name: restoring
 -- Bytes whose restoring was begun since a moment and has not ended.
 SELECT DISTINCT d.sha256 AS sha256 FROM deeds d

@@ -72,6 +72,11 @@ class Uploads:
         with self._reading() as connection:
             return [_answer(row) for row in connection.execute(queries()["answers_about"], {"sha256": sha256})]
 
+    def was_debt(self, sha256: Sha256) -> bool:
+        """Whether these bytes were ever let through unscanned."""
+        with self._reading() as connection:
+            return connection.execute(queries()["was_debt"], {"sha256": sha256}).first() is not None
+
     def totals(self, engine: EngineVersion, since: datetime) -> UploadTotals:
         """Answers since a moment, and debts as they stand now."""
         with self._reading() as connection:

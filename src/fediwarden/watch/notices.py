@@ -18,10 +18,10 @@ from typing import Protocol
 import httpx2
 import structlog
 
+from fediwarden.backoff import Backoff
 from fediwarden.ledger import Ledger, Totals
 from fediwarden.model import EngineVersion
 from fediwarden.watch.board import Board
-from fediwarden.watch.rhythm import Backoff
 
 log = structlog.get_logger("fediwarden")
 

@@ -4,25 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from threading import Event
 
 import structlog
 
-from fediwarden.errors import Busy, FediwardenError, Refused
-from fediwarden.ledger import Ledger
+from fediwarden.errors import FediwardenError, Refused
 from fediwarden.stores.interface import NewestFirst, Ordered, Reader
 from fediwarden.stores.url import TargetKind, parse_target
 from fediwarden.watch.board import Board
 from fediwarden.watch.metrics import Page
-from fediwarden.watch.rhythm import Backoff
 from fediwarden.watch.signals import DatedKeys, Elsewhere, FolderEvents, Listing, Newest, Signal, dated
 from fediwarden.watch.store import Bench, Plan, StoreWatch
 from fediwarden.watch.supervisor import Part, Supervisor
 
 log = structlog.get_logger("fediwarden")
-
-ACT_SECONDS = 5.0  # how often something owed is looked for
-ACT_AGAIN = 3600.0  # seconds until what could not be done is tried again, at the latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,64 +46,6 @@ def signal_of(store: Watched, clock: Callable[[], datetime]) -> Signal:
     if target.kind is TargetKind.FOLDER and FolderEvents.possible():
         return FolderEvents(store.asking, Path(target.path))
     return Listing(store.asking)
-
-
-class Suspected:
-    """How many objects were suspected since this was made; asks the ledger only about what is new."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._last = ledger.watching.flagged(0).last
-        self._objects = 0
-
-    def __call__(self) -> int:
-        """As many as by now."""
-        flagged = self._ledger.watching.flagged(self._last)
-        self._last = flagged.last
-        self._objects += flagged.objects
-        return self._objects
-
-
-class Acting:
-    """Hides what is owed, as often as there is something, within the allowance."""
-
-    def __init__(
-        self, act: Callable[[], int | None], news: Callable[[], object], ticks: Callable[[], float], stop: Event
-    ) -> None:
-        """
-        Args:
-            act: does what the allowance lets it and returns how much was done; None where nothing may be done now.
-            news: tells something else whenever more is suspected than before, for next to nothing.
-        """
-        self._act = act
-        self._news = news
-        self._ticks = ticks
-        self._stop = stop
-        self._again = Backoff(ACT_SECONDS, ACT_AGAIN)
-        self._again_at = 0.0
-        self._known: object = None
-
-    def run(self) -> None:
-        """Until the stop."""
-        while not self._stop.is_set():
-            self.turn()
-            self._stop.wait(ACT_SECONDS)
-
-    def turn(self) -> None:
-        """Act if there is reason to: something new, or enough time since what could not be done."""
-        news = self._news()
-        if news == self._known and self._ticks() < self._again_at:
-            return
-        self._known = news
-        try:
-            done = self._act()
-        except Busy:
-            done = 0  # somebody runs `apply` by hand
-        if done == 0:
-            self._again_at = self._ticks() + self._again.failed()
-        else:
-            self._again.worked()
-            self._again_at = 0.0
 
 
 class Watch:

@@ -38,6 +38,11 @@ class Signal(Protocol):
         """One word for people: "newest", "dated keys", "events", "listing"."""
         ...
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a question goes on from the position. The first one, without any, may go back for weeks, and only that one."""
+        ...
+
     def bridges(self, position: str) -> bool:
         """Whether `news` finds everything since this position, however old it is; else a start needs a sweep."""
         ...
@@ -82,6 +87,7 @@ class Newest:
 
     kind = "newest"
     told = None
+    goes_on = True
 
     def __init__(self, reader: NewestFirst, overlap: timedelta, clock: Callable[[], datetime]) -> None:
         self._reader = reader
@@ -118,6 +124,7 @@ class DatedKeys:
 
     kind = "dated keys"
     told = None
+    goes_on = True
 
     def __init__(self, reader: Ordered, prefix: str, overlap: timedelta, clock: Callable[[], datetime]) -> None:
         self._reader = reader
@@ -151,6 +158,7 @@ class Listing:
 
     kind = "listing"
     told = None
+    goes_on = False
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -178,6 +186,7 @@ class Elsewhere:
     """Nothing: what comes into this store is told by another one, such as pict-rs in front of it. Sweeps find the rest."""
 
     told = None
+    goes_on = False
 
     def __init__(self, through: str) -> None:
         self.kind = f"through {through}"
@@ -249,6 +258,8 @@ class FolderEvents:
 
     Where it cannot be listened to any more, such as with more folders than the system watches, the folder is listed instead.
     """
+
+    goes_on = False
 
     def __init__(self, reader: Reader, root: Path) -> None:
         """Starts listening."""

@@ -16,6 +16,7 @@ from threading import Event, Lock
 
 import structlog
 
+from fediwarden.backoff import Backoff
 from fediwarden.errors import Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Blob, ObjectRef, RunId, StoreName
@@ -23,8 +24,8 @@ from fediwarden.pipeline import Looker, Pace, Scan, Tally
 from fediwarden.policy import Policy
 from fediwarden.stores.interface import Reader
 from fediwarden.watch.board import Board
-from fediwarden.watch.rhythm import Backoff, Budget
-from fediwarden.watch.signals import DatedKeys, Listing, Newest, Signal
+from fediwarden.watch.rhythm import Budget
+from fediwarden.watch.signals import Listing, Signal
 
 log = structlog.get_logger("fediwarden")
 
@@ -299,7 +300,7 @@ class StoreWatch:
                 self._take_lost(signal)
                 self._bench.board.store(self.name, signal=signal.kind)
                 self._remember(signal=signal.kind, position=position, answered=self._about_now())
-                first = not known and isinstance(signal, DatedKeys | Newest)
+                first = signal.goes_on and not known
             finally:
                 self._asked = self._bench.ticks()
                 # a question may cost a thousand requests, or minutes of a disk: the more it costs, the rarer it is asked

@@ -7,8 +7,8 @@ from threading import Event, Thread
 
 import structlog
 
+from fediwarden.backoff import Backoff
 from fediwarden.errors import FediwardenError
-from fediwarden.watch.rhythm import Backoff
 
 log = structlog.get_logger("fediwarden")
 

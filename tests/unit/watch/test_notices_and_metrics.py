@@ -24,7 +24,6 @@ from fediwarden.pipeline import Tally
 from fediwarden.watch.board import Board
 from fediwarden.watch.metrics import Collector, Ledgers, Numbers, Page, check, counted
 from fediwarden.watch.notices import QUIET, Note, Notices, Occasions, Standing, Webhook
-from fediwarden.watch.session import Acting, Suspected
 
 MONITORING = Path(__file__).parents[3] / "deploy/monitoring"
 
@@ -357,33 +356,6 @@ def test_an_address_for_metrics_is_tried_before_it_is_relied_on() -> None:
     with pytest.raises(Misconfigured):
         check("nonsense", taken="")
     check("127.0.0.1:0", taken="")
-
-
-def test_something_new_is_hidden_at_once_even_while_something_else_cannot_be() -> None:
-    seconds, tries, suspected = 0.0, 0, 0
-
-    def cannot() -> int:
-        nonlocal tries
-        tries += 1
-        return 0
-
-    acting = Acting(cannot, lambda: suspected, lambda: seconds, Event())
-    for _ in range(720):
-        acting.turn()
-        seconds += 5
-    assert 5 < tries < 15
-    suspected, before = 1, tries
-    acting.turn()
-    assert tries == before + 1
-
-
-def test_what_is_suspected_since_is_told_apart() -> None:
-    core = Core()
-    suspected = Suspected(core.ledger)
-    assert suspected() == 0
-    core.store.put("a", b"bad")
-    core.scan()
-    assert (suspected(), suspected()) == (1, 1)
 
 
 def test_numbers_that_take_long_to_count_are_counted_seldom() -> None:

@@ -1,0 +1,188 @@
+"""Hides what is owed where nobody can be asked: never what several people share, and never over the allowance."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event
+
+import structlog
+
+from fediwarden.actions import Plan, Result, Warden, planned
+from fediwarden.backoff import Backoff
+from fediwarden.errors import Busy
+from fediwarden.ledger import Ledger
+from fediwarden.model import Owed, Sha256, StoreName
+from fediwarden.radius import Radii
+
+log = structlog.get_logger("fediwarden")
+
+AGAIN = 600.0  # seconds until it is asked again who shares what was left owed for that
+ACT_SECONDS = 5.0  # how often something owed is looked for
+ACT_AGAIN = 3600.0  # seconds until what could not be done is tried again, at the latest
+
+Known = tuple[StoreName, str, Sha256]
+
+
+def _known(owed: Owed) -> Known:
+    return owed.ref.store, owed.ref.key, owed.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What may be hidden now without asking anybody."""
+
+    objects: frozenset[Known]
+    owed: bool  # whether anything is owed at all
+    shared: int  # left, because several people share it
+    over: int  # left, because it is over the allowance
+
+
+class Unasked:
+    """Chooses first, asking pict-rs and Lemmy who is met while others may act; hides what it chose afterwards."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        radii: Callable[[], AbstractContextManager[Radii]],
+        clock: Callable[[], datetime],
+        stop: Event,
+        *,
+        allowance: int,
+        drill_allowance: int,
+        meant: Callable[[Owed], bool] = lambda _: True,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            radii: tells who else is met.
+            stop: once it is set, nothing more is asked or begun.
+            meant: says which of what is owed is meant; the rest is left to `apply`.
+        """
+        self._ledger = ledger
+        self._radii = radii
+        self._clock = clock
+        self._stop = stop
+        self._allowance = allowance
+        self._drill_allowance = drill_allowance
+        self._meant = meant
+        self._ticks = ticks
+        self._shared: dict[Known, float] = {}  # when it is asked again who shares it
+
+    def choose(self) -> Choice:
+        """What may be hidden now; takes no lock. Raises: FediwardenError."""
+        now = self._ticks()
+        self._shared = {one: at for one, at in self._shared.items() if now < at + AGAIN}  # older: not owed any more
+        held = {one for one, at in self._shared.items() if now < at}
+        plan = self._plan(held)
+        if not plan.todo:
+            return Choice(frozenset(), bool(plan.owed), len(held), plan.over)
+        alone: set[Known] = set()
+        with self._radii() as radii:
+            while new := [one for one in plan.todo if _known(one) not in alone]:
+                for one in new:
+                    if self._stop.is_set():  # who is asked may take long to answer
+                        return Choice(frozenset(), True, len(held), plan.over)
+                    if self._is_shared(one, radii):
+                        self._shared[_known(one)] = now + AGAIN
+                        held.add(_known(one))
+                    else:
+                        self._shared.pop(_known(one), None)
+                        alone.add(_known(one))
+                plan = self._plan(held)  # what is shared takes none of the allowance: others may move up
+        return Choice(frozenset(alone), True, len(held), plan.over)
+
+    def hide(self, warden: Warden, choice: Choice) -> Iterator[Result]:
+        """Hide what was chosen, as far as it is still owed and allowed. Raises: as `Warden.apply`."""
+        plan = warden.plan(
+            allowance=self._allowance, drill_allowance=self._drill_allowance, leave=lambda one: _known(one) not in choice.objects
+        )
+        if self._stop.is_set():
+            return
+        for result in warden.apply(plan):
+            yield result
+            if self._stop.is_set():
+                return
+
+    def _plan(self, held: set[Known]) -> Plan:
+        return planned(
+            self._ledger,
+            self._clock(),
+            allowance=self._allowance,
+            drill_allowance=self._drill_allowance,
+            leave=lambda one: _known(one) in held or not self._meant(one),
+        )
+
+    def _is_shared(self, owed: Owed, radii: Radii) -> bool:
+        if owed.decision.drill:
+            return False
+        radius = radii.of(owed)
+        if radius.shared and _known(owed) not in self._shared:
+            log.warning(
+                "left owed: several people share it, and apply asks",
+                store=owed.ref.store,
+                key=owed.ref.key,
+                sha256=owed.sha256,
+                aliases=len(radius.aliases),
+                owners=radius.owners,
+            )
+        return radius.shared
+
+
+class Suspected:
+    """How many objects were suspected since this was made; asks the ledger only about what is new."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._last = ledger.watching.flagged(0).last
+        self._objects = 0
+
+    def __call__(self) -> int:
+        """As many as by now."""
+        flagged = self._ledger.watching.flagged(self._last)
+        self._last = flagged.last
+        self._objects += flagged.objects
+        return self._objects
+
+
+class Acting:
+    """Hides what is owed, as often as there is something, within the allowance."""
+
+    def __init__(
+        self, act: Callable[[], int | None], news: Callable[[], object], ticks: Callable[[], float], stop: Event
+    ) -> None:
+        """
+        Args:
+            act: does what the allowance lets it and returns how much was done; None where nothing is owed.
+            news: tells something else whenever more is suspected than before, for next to nothing.
+        """
+        self._act = act
+        self._news = news
+        self._ticks = ticks
+        self._stop = stop
+        self._again = Backoff(ACT_SECONDS, ACT_AGAIN)
+        self._again_at = 0.0
+        self._known: object = None
+
+    def run(self) -> None:
+        """Until the stop."""
+        while not self._stop.is_set():
+            self.turn()
+            self._stop.wait(ACT_SECONDS)
+
+    def turn(self) -> None:
+        """Act if there is reason to: something new, or enough time since what could not be done. Raises: as `act`."""
+        news = self._news()
+        if news == self._known and self._ticks() < self._again_at:
+            return
+        self._known = news
+        try:
+            done = self._act()
+        except Busy:
+            done = 0  # somebody runs `apply` by hand
+        if done == 0:
+            self._again_at = self._ticks() + self._again.failed()
+        else:
+            self._again.worked()
+            self._again_at = 0.0
