@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
-from tests.long.watch_soak import Sample, metrics, sample
 from tests.support.command import Home
 from tests.support.fake_pictrs import FakePictrs, running_pictrs
+from tests.support.measuring import Sample, metrics, sample
 from tests.support.media_makers import still
 from tests.support.models import installed_models
 from tests.support.servers import free_ports, running_ssh

@@ -11,74 +11,27 @@ one percent of a core or more than a hundred listing requests an hour a store.
 
 import argparse
 import json
-import os
 import random
-import re
 import signal
 import statistics
 import sys
 import tempfile
 import time
-import urllib.request
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.support.command import Home
+from tests.support.measuring import Sample, metrics, sample
 from tests.support.media_makers import still
 from tests.support.models import installed_models
-from tests.support.processes import family
 from tests.support.servers import ADMIN, S3Server, free_ports, running_s3
 from tests.support.watching import key_at
 
-TICK = os.sysconf("SC_CLK_TCK")
 EVERY = 10.0  # seconds between two samples
 GREW = 1.10
 IDLE_CPU = 0.01  # of a core
 IDLE_REQUESTS = 100  # an hour, a store
 ROUND = 240.0  # seconds within which a store is asked anew; a rest is measured from one question to another, whole rounds
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The watch and its children at one moment."""
-
-    at: float
-    memory_mb: float
-    files: int
-    threads: int
-    processes: int
-    cpu: float  # seconds so far, of those that have ended too
-    waiting: float
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds of processor time of a process and of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICK
-
-
-def metrics(port: int) -> dict[str, float]:
-    """Every metric with its labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
-
-
-def sample(pid: int, port: int, began: float) -> Sample:
-    """All of it now."""
-    memory, files, threads, cpu, processes = 0.0, 0, 0, 0.0, 0
-    for one in family(pid):
-        with suppress(OSError):  # it ended meanwhile
-            found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(), re.MULTILINE)
-            memory += int(found[1]) / 1000 if found else 0
-            files += sum(1 for _ in Path(f"/proc/{one}/fd").iterdir())
-            threads += sum(1 for _ in Path(f"/proc/{one}/task").iterdir())
-            cpu += cpu_of(one)
-            processes += 1
-    waiting = sum(value for name, value in metrics(port).items() if name.startswith("fediwarden_queue"))
-    return Sample(time.monotonic() - began, memory, files, threads, processes, cpu, waiting)
 
 
 class Load:
@@ -139,8 +92,10 @@ def not_looked_at(home: Home, there: list[tuple[str, str]]) -> list[tuple[str, s
 
 
 def grew(samples: list[Sample], name: str) -> float:
-    """From the second fifth to the last."""
+    """From the second fifth to the last; of a load that is shorter than five samples, nothing."""
     fifth = len(samples) // 5
+    if not fifth:
+        return 1.0
     first = statistics.median(getattr(one, name) for one in samples[fifth : 2 * fifth])
     last = statistics.median(getattr(one, name) for one in samples[-fifth:])
     return last / first if first else 1.0
