@@ -18,7 +18,8 @@ from fediwarden.radius import Radii
 
 log = structlog.get_logger("fediwarden")
 
-AGAIN = 600.0  # seconds until it is asked again who shares what was left owed for that
+AGAIN = 600.0  # seconds until it is asked again who shares what was left owed for that, at the earliest
+EACH = 6.0  # seconds between two such questions on the average, however much is left owed
 ACT_SECONDS = 5.0  # how often something owed is looked for
 ACT_AGAIN = 3600.0  # seconds until what could not be done is tried again, at the latest
 
@@ -85,8 +86,8 @@ class Unasked:
                     if self._stop.is_set():  # who is asked may take long to answer
                         return Choice(frozenset(), True, len(held), plan.over)
                     if self._is_shared(one, radii):
-                        self._shared[_known(one)] = now + AGAIN
                         held.add(_known(one))
+                        self._shared[_known(one)] = now + max(AGAIN, len(held) * EACH)
                     else:
                         self._shared.pop(_known(one), None)
                         alone.add(_known(one))

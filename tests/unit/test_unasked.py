@@ -12,6 +12,7 @@ from tests.support.core import START, Core
 from tests.support.gates import named
 from tests.support.yard import Yard
 
+from fediwarden import unasked
 from fediwarden.actions import Outcome
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
@@ -74,9 +75,9 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     def meant(owed: Owed) -> bool:
         return yard.ledger.uploads.was_debt(owed.sha256)
 
-    unasked = Unasked(yard.ledger, radii, yard.clock, Event(), allowance=2, drill_allowance=1, meant=meant, ticks=lambda: now[0])
+    chooses = Unasked(yard.ledger, radii, yard.clock, Event(), allowance=2, drill_allowance=1, meant=meant, ticks=lambda: now[0])
     with capture_logs():
-        yield Desk(yard, people, unasked, now)
+        yield Desk(yard, people, chooses, now)
 
 
 def test_what_several_people_share_stays_owed_and_uses_up_no_allowance(desk: Desk) -> None:
@@ -103,6 +104,16 @@ def test_who_shares_it_is_asked_again_after_a_while_and_not_before(desk: Desk) -
     desk.people.owners = {}
     desk.now[0] += AGAIN
     assert desk.act() == ["0"]
+
+
+def test_the_more_is_shared_the_more_seldom_each_is_asked_about(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unasked, "EACH", AGAIN)
+    desk.people.owners = dict.fromkeys("012", 2)
+    desk.act()
+    assert desk.people.asked == ["0", "1", "2"]
+    desk.now[0] += AGAIN
+    desk.act()
+    assert desk.people.asked == ["0", "1", "2", "0"]
 
 
 def test_what_is_over_the_allowance_is_asked_about_when_its_turn_comes(desk: Desk) -> None:
