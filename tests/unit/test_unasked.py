@@ -83,11 +83,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 def test_what_several_people_share_stays_owed_and_uses_up_no_allowance(desk: Desk) -> None:
     desk.people.owners = {"0": 2}
     with capture_logs() as logs:
-        assert desk.act() == ["1", "2"]
+        assert sorted(desk.act()) == ["1", "2"]
         desk.now[0] += AGAIN
         assert desk.act() == []
 
-    assert desk.yard.owed == ["0", "3"]  # 3 was never let through by the gate: that is `apply`'s
+    assert sorted(desk.yard.owed) == ["0", "3"]  # 3 was never let through by the gate: that is `apply`'s
     assert set(desk.yard.store.objects) >= {"0", "3"}
     assert [line["key"] for line in logs if "share" in line["event"]] == ["0"]  # said once
 
@@ -110,31 +110,33 @@ def test_the_more_is_shared_the_more_seldom_each_is_asked_about(desk: Desk, monk
     monkeypatch.setattr(unasked, "EACH", AGAIN)
     desk.people.owners = dict.fromkeys("012", 2)
     desk.act()
-    assert desk.people.asked == ["0", "1", "2"]
+    asked = list(desk.people.asked)
+    assert sorted(asked) == ["0", "1", "2"]
     desk.now[0] += AGAIN
     desk.act()
-    assert desk.people.asked == ["0", "1", "2", "0"]
+    assert desk.people.asked == [*asked, asked[0]]
 
 
 def test_what_is_over_the_allowance_is_asked_about_when_its_turn_comes(desk: Desk) -> None:
-    assert desk.act() == ["0", "1"]
+    first, second, third = (key for key in desk.yard.owed if key != "3")
+    assert desk.act() == [first, second]
     assert desk.act() == []
-    assert desk.people.asked == ["0", "1"]
+    assert desk.people.asked == [first, second]
 
     desk.yard.clock.turn(days=1)
-    assert desk.act() == ["2"]
+    assert desk.act() == [third]
 
 
 def test_bytes_that_came_after_the_choice_are_not_hidden(desk: Desk) -> None:
     choice = desk.unasked.choose()
-    desk.yard.store.put("0", b"bad and new")
+    changed, other = sorted(key for _, key, _ in choice.objects)
+    desk.yard.store.put(changed, b"bad and new")
     desk.yard.scan()
-    desk.people.owners = {"0": 2}
 
     hidden = [result.key for result in desk.unasked.hide(desk.yard.warden, choice)]
 
-    assert hidden == ["1"]
-    assert desk.yard.store.objects["0"]
+    assert hidden == [other]
+    assert desk.yard.store.objects[changed]
 
 
 def test_nothing_is_asked_or_hidden_once_it_is_to_stop(desk: Desk) -> None:
