@@ -34,7 +34,7 @@ from urllib.parse import parse_qsl, quote
 
 from tests.support.command import Home
 from tests.support.fake_pictrs import FakePictrs, running_pictrs
-from tests.support.measuring import Sample, metrics, sample
+from tests.support.measuring import metrics, rest, sample
 from tests.support.media_makers import still
 from tests.support.models import installed_models
 from tests.support.servers import free_ports, running_ssh
@@ -203,6 +203,8 @@ class Cost:
     idle_requests_an_hour: float = 0.0
     idle_mb_an_hour: float = 0.0
     idle_share_of_a_core: float = 0.0
+    bare_share_of_a_core: float = 0.0  # of a process that does nothing but wake as often
+    idle_wakes_a_second: float = 0.0
     memory_mb: float = 0.0
     ledger_mb: float = 0.0
 
@@ -284,23 +286,18 @@ def measure(signal: str, home: Home, relay: Relay | None, minutes: float) -> Cos
         cost.listing_mb = (transferred - before) / 1e6
         time.sleep(SETTLING)
         metrics(port)  # the ledger is counted for that, seldom, by whoever asks: no part of a rest
-        start, (requests, transferred) = sample(process.pid, port, began), numbers()
-        time.sleep(minutes * 60)
-        end, (more, moved) = sample(process.pid, port, began), numbers()
+        asked_at, (requests, transferred) = time.monotonic(), numbers()
+        idle = rest(process.pid, port, began, minutes * 60)
+        (more, moved), hours = numbers(), (time.monotonic() - asked_at) / 3600
     finally:
         process.terminate()
         process.communicate()
-    rest(cost, start, end, more - requests, moved - transferred)
+    cost.idle_requests_an_hour = (more - requests) / hours
+    cost.idle_mb_an_hour = (moved - transferred) / hours / 1e6
+    cost.idle_share_of_a_core, cost.bare_share_of_a_core = idle.cpu, idle.bare_cpu
+    cost.idle_wakes_a_second = idle.wakes
+    cost.memory_mb = idle.end.memory_mb
     return cost
-
-
-def rest(cost: Cost, start: Sample, end: Sample, requests: float, moved: float) -> None:
-    """What the time between two samples cost."""
-    seconds = end.at - start.at
-    cost.idle_requests_an_hour = requests * 3600 / seconds
-    cost.idle_mb_an_hour = moved * 3600 / seconds / 1e6
-    cost.idle_share_of_a_core = (end.cpu - start.cpu) / seconds
-    cost.memory_mb = end.memory_mb
 
 
 def new_home(stage: Stage, signal: str) -> Home:

@@ -1,5 +1,7 @@
 """Numbers for Prometheus and a page for health checks, on an address of the operator's choice; tells no key, no name of a picture."""
 
+import selectors
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -215,7 +217,7 @@ class Page:
             }
 
         self._server = _listening(address, Handler)
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.25}, name="metrics", daemon=True)
+        self._thread = Thread(target=self._server.serve, name="metrics", daemon=True)
         self._thread.start()
 
     @property
@@ -225,14 +227,41 @@ class Page:
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
+        self._server.end()
+        self._thread.join()
         self._server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
-    """Ends with the process, and says nothing about clients that hang up."""
+    """Ends with the process, says nothing about clients that hang up, and sleeps until somebody asks.
+
+    `serve_forever` wakes several times a second to see whether it is to end, which is most of what a quiet watch would cost.
+    """
 
     daemon_threads = True
+    timeout = 0  # of `handle_request`, which is called when somebody has come
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._ending, self._end = socket.socketpair()
+        super().__init__(address, handler)  # closes again where it cannot listen
+
+    def serve(self) -> None:
+        """Until the end."""
+        with selectors.DefaultSelector() as selector:
+            for one in (self.socket, self._ending):
+                selector.register(one, selectors.EVENT_READ)
+            while self._ending not in [key.fileobj for key, _ in selector.select()]:
+                self.handle_request()
+
+    def end(self) -> None:
+        """Wake it up to end."""
+        self._end.close()
+
+    def server_close(self) -> None:
+        """Stop listening."""
+        super().server_close()
+        self._end.close()
+        self._ending.close()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """One line in the log instead of a traceback on the terminal."""

@@ -24,7 +24,7 @@ log = structlog.get_logger("fediwarden")
 AHEAD = timedelta(days=400)  # a key dated later than this is nobody's clock; the sweep finds it
 DATED_SINCE = timedelta(days=60)  # a store where nothing dated came in for so long is listed whole
 ENOUGH = 3  # items in a row at the end of a page that came in before the position
-STEP, WAKES = 500, 2000  # milliseconds: how long changes are gathered, and how often a quiet folder is noticed to be quiet
+STEP, WAKES = 1000, 2000  # milliseconds: how long changes are gathered, and how often a quiet folder is noticed to be quiet
 UNREADABLE = "\ufffd"
 BURST = 4000  # changes at once, from which on the system's own queue (16,384) may have run over without a word
 TOLD_BOUND = 50_000  # paths that a folder told of and nobody asked for yet; more than these are left to the sweep
