@@ -24,7 +24,7 @@ log = structlog.get_logger("fediwarden")
 AHEAD = timedelta(days=400)  # a key dated later than this is nobody's clock; the sweep finds it
 DATED_SINCE = timedelta(days=60)  # a store where nothing dated came in for so long is listed whole
 ENOUGH = 3  # items in a row at the end of a page that came in before the position
-STEP, WAKES = 1000, 2000  # milliseconds: how long changes are gathered, and how often a quiet folder is noticed to be quiet
+STEP = 2000  # milliseconds that changes are gathered, and between two wakings while nothing happens
 UNREADABLE = "\ufffd"
 BURST = 4000  # changes at once, from which on the system's own queue (16,384) may have run over without a word
 TOLD_BOUND = 50_000  # paths that a folder told of and nobody asked for yet; more than these are left to the sweep
@@ -325,7 +325,7 @@ class FolderEvents:
     def close(self) -> None:
         """As `Signal.close`."""
         self.stop()
-        self._thread.join(2.0)
+        self._thread.join(STEP / 1000 + 0.5)
 
     def _listen(self) -> None:
         import watchfiles
@@ -333,7 +333,7 @@ class FolderEvents:
         root = os.fsencode(self._root)
         try:
             for changes in watchfiles.watch(
-                self._root, watch_filter=None, stop_event=self._stop, step=STEP, rust_timeout=WAKES, yield_on_timeout=True
+                self._root, watch_filter=None, stop_event=self._stop, step=STEP, rust_timeout=1, yield_on_timeout=True
             ):
                 self._told.ready.set()  # also where it only says that nothing happened yet
                 if len(changes) >= BURST:
