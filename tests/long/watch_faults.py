@@ -92,7 +92,7 @@ class Bad:
         self.number = 0
         self.lock = threading.Lock()
         self.animations: dict[str, bytes] = {}
-        self.uploaded = 0
+        self.stills: set[str] = set()
 
     def started(self) -> S3Server:
         return self.servers.enter_context(running_s3(self.place / "s3", self.port))
@@ -115,11 +115,12 @@ class Bad:
         while not self.over.is_set():
             with suppress(FediwardenError, OSError, AssertionError):
                 self.server.put(self.bucket, key, data)
+                if moving:
+                    self.animations[key] = data
+                else:
+                    self.stills.add(key)
                 break
             time.sleep(0.3)
-        if moving:
-            self.animations[key] = data
-        self.uploaded += 1
         return key
 
     def load(self) -> None:
@@ -241,12 +242,15 @@ class Bad:
                     found.append(f"{key}: out of the bucket and not sealed")
                 elif not history.looks:
                     found.append(f"{key}: never looked at, and not in the bucket")
+            missing = self.stills - objects.keys()
+            found += [f"{key}: nobody had to hide it" for key in missing if ledger.history(STORE, key).deeds]
             looks = Counter(
                 event["key"] for event in self.events() if event["event"] == "object looked" and event["standing"] == "seen"
             )
         counts = {
-            "uploads": self.uploaded,
+            "uploads": len(self.animations) + len(self.stills),
             "in_the_bucket": len(objects),
+            "lost_by_the_server": len(missing),  # nobody took them away: it was killed
             "hidden": hidden,
             "looked_at_more_than_once": sum(count > 1 for count in looks.values()),
         }
