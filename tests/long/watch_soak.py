@@ -2,9 +2,8 @@
 
 The real command with the real models over a bucket whose keys carry their date and a folder that tells. Uploads come without a
 pause, some of them copies, some deleted again; then comes a quiet time. Every ten seconds: memory (proportional set size),
-open files, threads and processes of the watch and its children, and how many objects wait. Exit code 1 if memory, or the least
-files, threads or processes, grew by more than a tenth from the second fifth of the load to the last, if an object was not looked
-at, or if idling took more than one percent of a core (over what this machine charges a bare process for waking as often), more
+open files, threads and processes of the watch and its children, and how many objects wait. Exit code 1 if anything grew by
+more than a tenth from the second fifth of the load to the last, if an object was not looked at, or if idling took more than one percent of a core (over what this machine charges a bare process for waking as often), more
 than a few wakes a second, or more than a hundred listing requests an hour a store.
 """
 
@@ -97,12 +96,12 @@ def not_looked_at(home: Home, there: list[tuple[str, str]]) -> list[tuple[str, s
 def grew(samples: list[Sample], name: str) -> float:
     """From the second fifth to the last; of a load that is shorter than five samples, nothing.
 
-    Memory by its median. What is counted by its least: threads that fetch come and go with each round, and what leaks stays.
+    By the median; threads by their least number, because those that fetch come and go with each round, and one that leaks stays.
     """
     fifth = len(samples) // 5
     if not fifth:
         return 1.0
-    of: Callable[[list[float]], float] = statistics.median if name == "memory_mb" else min
+    of: Callable[[list[float]], float] = min if name == "threads" else statistics.median
     first = of([getattr(one, name) for one in samples[fifth : 2 * fifth]])
     last = of([getattr(one, name) for one in samples[-fifth:]])
     return last / first if first else 1.0
