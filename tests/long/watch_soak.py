@@ -3,8 +3,9 @@
 The real command with the real models over a bucket whose keys carry their date and a folder that tells. Uploads come without a
 pause, some of them copies, some deleted again; then comes a quiet time. Every ten seconds: memory (proportional set size),
 open files, threads and processes of the watch and its children, and how many objects wait. Exit code 1 if anything grew by
-more than a tenth from the second fifth of the load to the last, if an object was not looked at, or if idling took more than one percent of a core (over what this machine charges a bare process for waking as often), more
-than a few wakes a second, or more than a hundred listing requests an hour a store.
+more than a tenth from the second fifth of the load to the last, if an object was not looked at, or if idling took more than
+one percent of a core (over what this machine charges a bare process for waking as often), more than a few wakes a second, or
+more than a hundred listing requests an hour a store.
 """
 
 # ruff: noqa: T201 - its output is for whoever runs it
