@@ -203,26 +203,6 @@ class Warden:
 
     # -- hiding -------------------------------------------------------------------------------------------------------
 
-    def plan(
-        self,
-        *,
-        allowance: int,
-        drill_allowance: int,
-        only: Sequence[str] = (),
-        leave: Callable[[Owed], bool] = lambda _: False,
-        limit: int | None = None,
-    ) -> Plan:
-        """As `planned`, over this ledger now."""
-        return planned(
-            self._ledger,
-            self._clock(),
-            allowance=allowance,
-            drill_allowance=drill_allowance,
-            only=only,
-            leave=leave,
-            limit=limit,
-        )
-
     def apply(self, plan: Plan) -> Iterator[Result]:
         """Hide what the plan holds, one after another; a failure is a result and the next goes on.
 

@@ -2,14 +2,14 @@
 
 import http.client
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
-from fediwarden.actions import Outcome, Warden
+from fediwarden.actions import Outcome, Warden, planned
 from fediwarden.errors import FediwardenError, Gone
 from fediwarden.ledger import Ledger
 from fediwarden.model import Blob, Look, ObjectRef, Place, RunId, Sha256, Standing, Step, StoreName
@@ -80,6 +80,7 @@ class Drill:
     identities: Sequence[Path]
     removes: bool
     allowance: int
+    clock: Callable[[], datetime]
     facts: Mapping[str, str] = field(default_factory=dict)  # what the store's places need besides
 
     def put(self) -> Blob:
@@ -112,7 +113,7 @@ class Drill:
         yield from self._acted(blob)
 
     def _acted(self, blob: Blob) -> Iterator[Station]:
-        plan = self.warden.plan(allowance=0, drill_allowance=self.allowance, only=[blob.ref.key])
+        plan = planned(self.ledger, self.clock(), allowance=0, drill_allowance=self.allowance, only=[blob.ref.key])
         yield Station(
             "owed",
             bool(plan.todo),
@@ -146,7 +147,7 @@ class Drill:
         )
         yield Station("restored", same, back.problem or "byte for byte")
 
-    def clean_up(self, run: RunId, blob: Blob, now: datetime) -> Station:
+    def clean_up(self, run: RunId, blob: Blob) -> Station:
         """Take the drill picture out of the store again, whatever happened before."""
         try:
             self.keeper.remove(blob.ref, blob.sha256)
@@ -154,7 +155,7 @@ class Drill:
             pass  # hidden and not restored: the store no longer shows it
         except FediwardenError as error:
             return Station("cleaned up", False, f"{error}; remove {blob.ref.key} by hand")
-        self.ledger.record(run, [(Look(blob.ref, Standing.GONE, now, problem="the drill is over"), None)])
+        self.ledger.record(run, [(Look(blob.ref, Standing.GONE, self.clock(), problem="the drill is over"), None)])
         return Station("cleaned up", True, "the drill picture is out of the store")
 
     def _is_gone(self, key: str) -> bool:

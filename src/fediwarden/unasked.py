@@ -76,7 +76,11 @@ class Unasked:
         now = self._ticks()
         self._shared = {one: at for one, at in self._shared.items() if now < at + AGAIN}  # older: not owed any more
         held = {one for one, at in self._shared.items() if now < at}
-        plan = self._plan(held)
+
+        def left(one: Owed) -> bool:
+            return _known(one) in held or not self._meant(one)
+
+        plan = self._plan(left)
         if not plan.todo:
             return Choice(frozenset(), bool(plan.owed), len(held), plan.over)
         alone: set[Known] = set()
@@ -91,14 +95,12 @@ class Unasked:
                     else:
                         self._shared.pop(_known(one), None)
                         alone.add(_known(one))
-                plan = self._plan(held)  # what is shared takes none of the allowance: others may move up
+                plan = self._plan(left)  # what is shared takes none of the allowance: others may move up
         return Choice(frozenset(alone), True, len(held), plan.over)
 
     def hide(self, warden: Warden, choice: Choice) -> Iterator[Result]:
         """Hide what was chosen, as far as it is still owed and allowed. Raises: as `Warden.apply`."""
-        plan = warden.plan(
-            allowance=self._allowance, drill_allowance=self._drill_allowance, leave=lambda one: _known(one) not in choice.objects
-        )
+        plan = self._plan(lambda one: _known(one) not in choice.objects)
         if self._stop.is_set():
             return
         for result in warden.apply(plan):
@@ -106,14 +108,8 @@ class Unasked:
             if self._stop.is_set():
                 return
 
-    def _plan(self, held: set[Known]) -> Plan:
-        return planned(
-            self._ledger,
-            self._clock(),
-            allowance=self._allowance,
-            drill_allowance=self._drill_allowance,
-            leave=lambda one: _known(one) in held or not self._meant(one),
-        )
+    def _plan(self, leave: Callable[[Owed], bool]) -> Plan:
+        return planned(self._ledger, self._clock(), allowance=self._allowance, drill_allowance=self._drill_allowance, leave=leave)
 
     def _is_shared(self, owed: Owed, radii: Radii) -> bool:
         if owed.decision.drill:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from typing import NoReturn
 
 import pytest
 from tests.support.command import Home
@@ -70,7 +71,11 @@ def test_what_several_uploads_share_stays_owed_until_somebody_says_so_and_both_c
     assert pictrs.data("one.gif") == BAD
     assert "2 aliases" in guarded.run("apply", "--yes", expect=6).out
     app = App(guarded.environment)
-    app._acting(app._unasked(), app._watch_warden).turn()  # a watch that may act asks nobody, so it leaves this as well
+
+    def not_needed() -> NoReturn:
+        raise AssertionError("it takes the lock from `apply` for nothing")
+
+    app._acting(app._unasked(), not_needed).turn()  # a watch that may act asks nobody, so it leaves this as well
     assert pictrs.data("one.gif") == BAD
 
     assert guarded.run("apply", "--yes", "--shared", "--json").lines[0]["outcome"] == "done"

@@ -24,7 +24,7 @@ class Sample:
     at: float
     memory_mb: float
     files: int
-    threads: int
+    threads: float
     processes: int
     cpu: float  # seconds so far, of those that have ended too
     wakes: int  # how often a thread has slept so far
@@ -35,6 +35,15 @@ def cpu_of(pid: int) -> float:
     """Seconds of processor time of a process and of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / TICK
+
+
+def threads_of(pid: int) -> int:
+    """Threads of a process and its children now."""
+    threads = 0
+    for one in family(pid):
+        with suppress(OSError):  # it ended meanwhile
+            threads += sum(1 for _ in Path(f"/proc/{one}/task").iterdir())
+    return threads
 
 
 def wakes_of(pid: int) -> int:
@@ -67,18 +76,17 @@ def metrics(port: int) -> dict[str, float]:
 
 def sample(pid: int, port: int, began: float) -> Sample:
     """All of it now."""
-    memory, files, threads, cpu, wakes, processes = 0.0, 0, 0, 0.0, 0, 0
+    memory, files, cpu, wakes, processes = 0.0, 0, 0.0, 0, 0
     for one in family(pid):
         with suppress(OSError):  # it ended meanwhile
             found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{one}/smaps_rollup").read_text(), re.MULTILINE)
             memory += int(found[1]) / 1000 if found else 0
             files += sum(1 for _ in Path(f"/proc/{one}/fd").iterdir())
-            threads += sum(1 for _ in Path(f"/proc/{one}/task").iterdir())
             cpu += cpu_of(one)
             wakes += wakes_of(one)
             processes += 1
     waiting = sum(value for name, value in metrics(port).items() if name.startswith("fediwarden_queue"))
-    return Sample(time.monotonic() - began, memory, files, threads, processes, cpu, wakes, waiting)
+    return Sample(time.monotonic() - began, memory, files, threads_of(pid), processes, cpu, wakes, waiting)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """A core that can act: vaults, keys and a warden over a store in memory, and a ledger whose process may die at any deed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
 from tests.support.core import Core
 
-from fediwarden.actions import Hold, Outcome, Result, Warden
+from fediwarden.actions import Hold, Outcome, Plan, Result, Warden, planned
 from fediwarden.config import Profile, profile
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, DeedEvent, DeedState, Sha256, StoreName
@@ -62,8 +63,11 @@ class Yard(Core):
         return Warden(self.ledger, self.begun("apply"), self.hold, self.vaults, self.profile, self.clock, "ada", self.limit)
 
     def apply(self, allowance: int = 50, drills: int = 5, limit: int | None = None) -> list[Result]:
-        warden = self.warden
-        return list(warden.apply(warden.plan(allowance=allowance, drill_allowance=drills, limit=limit)))
+        return list(self.warden.apply(self.plan(allowance=allowance, drill_allowance=drills, limit=limit)))
+
+    def plan(self, *, allowance: int, drill_allowance: int, only: Sequence[str] = (), limit: int | None = None) -> Plan:
+        """What may be done now."""
+        return planned(self.ledger, self.clock(), allowance=allowance, drill_allowance=drill_allowance, only=only, limit=limit)
 
     def keys_of(self, results: list[Result], outcome: Outcome = Outcome.DONE) -> list[str]:
         return [result.key for result in results if result.outcome is outcome]

@@ -92,7 +92,7 @@ def test_a_spot_is_told_by_content_and_name_whatever_the_name_holds() -> None:
 
 def test_the_allowance_takes_the_worst_first_and_begins_anew_at_midnight_utc(new_yard: Callable[..., Yard]) -> None:
     yard = new_yard({"odd": b"odd", "bad1": b"bad 1", "bad2": b"bad 2", "odd2": b"odd 2", "bad3": b"bad 3"})
-    plan = yard.warden.plan(allowance=2, drill_allowance=0)
+    plan = yard.plan(allowance=2, drill_allowance=0)
     assert (plan.owed, plan.left_today, plan.over, len(plan.todo)) == (5, 2, 3, 2)
 
     assert all(key.startswith("bad") for key in yard.keys_of(yard.apply(2)))
@@ -117,7 +117,7 @@ def test_a_clock_that_jumps_back_gives_no_second_allowance(new_yard: Callable[..
     yard.clock.now = datetime(1970, 1, 1, tzinfo=UTC)
 
     assert yard.apply(2) == []
-    assert yard.warden.plan(allowance=2, drill_allowance=0).over == 4
+    assert yard.plan(allowance=2, drill_allowance=0).over == 4
 
 
 def test_limit_only_and_a_zero_allowance_do_what_they_say(new_yard: Callable[..., Yard]) -> None:
@@ -125,7 +125,7 @@ def test_limit_only_and_a_zero_allowance_do_what_they_say(new_yard: Callable[...
     assert yard.apply(0) == []
     assert len(yard.apply(limit=1)) == 1
     warden = yard.warden
-    (result,) = warden.apply(warden.plan(allowance=9, drill_allowance=0, only=["c"]))
+    (result,) = warden.apply(yard.plan(allowance=9, drill_allowance=0, only=["c"]))
     assert result.key == "c"
     assert len(yard.owed) == 1
 
@@ -153,7 +153,7 @@ def test_drills_have_an_allowance_and_a_vault_of_their_own(new_yard: Callable[..
     assert not yard.vaults[False].check(first[0].sha256)
     assert yard.apply(allowance=0, drills=1) == []
     assert yard.keys_of(yard.apply(allowance=1, drills=0)) == ["bad"]
-    assert yard.warden.plan(allowance=1, drill_allowance=2).left_today == 0
+    assert yard.plan(allowance=1, drill_allowance=2).left_today == 0
 
 
 # -- what fails stays owed ---------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_a_deed_that_failed_stays_owed_is_free_the_same_day_and_counts_once_on_a
     assert yard.owed == ["a", "b"]
     (again,) = yard.apply(1)
     assert (again.key, again.outcome) == ("a", Outcome.FAILED)
-    assert yard.warden.plan(allowance=1, drill_allowance=0).over == 1
+    assert yard.plan(allowance=1, drill_allowance=0).over == 1
 
     yard.clock.turn(days=1)
     assert yard.keys_of(yard.apply(1)) == ["b"]  # what was never tried comes before what failed on another day
@@ -200,7 +200,7 @@ def test_objects_that_cannot_be_hidden_do_not_use_up_the_allowance_of_every_day(
 
     assert yard.store.objects == stuck
     assert sorted(yard.owed) == sorted(stuck)
-    plan = yard.warden.plan(allowance=3, drill_allowance=0)
+    plan = yard.plan(allowance=3, drill_allowance=0)
     assert (len(plan.todo), plan.over, plan.owed) == (3, 5, 8)
 
 
@@ -249,7 +249,7 @@ def test_one_odd_object_never_keeps_the_others_from_being_hidden(new_yard: Calla
 
     yard.store.before = breaks
     warden = yard.warden
-    plan = warden.plan(allowance=9, drill_allowance=0)
+    plan = yard.plan(allowance=9, drill_allowance=0)
     raises: AbstractContextManager[object] = pytest.raises(Misconfigured) if isinstance(error, Misconfigured) else nullcontext()
     with raises:  # when all the others were tried
         list(warden.apply(plan))
@@ -314,7 +314,7 @@ def test_a_hidden_copy_that_is_missing_at_the_next_try_is_never_called_gone(new_
 def test_what_was_decided_anew_after_the_plan_was_made_is_left_alone(new_yard: Callable[..., Yard]) -> None:
     yard = new_yard({"a": b"bad", "b": b"odd"})
     warden = yard.warden
-    plan = warden.plan(allowance=9, drill_allowance=0)
+    plan = yard.plan(allowance=9, drill_allowance=0)
     digest = yard.entry("a").sha256
     assert digest is not None
     yard.ledger.clear(yard.begun("restore"), digest, Decision(Step.PASS, "a person", "a cat", by="ada"))

@@ -128,7 +128,7 @@ def test_a_profile_that_seals_nothing_lets_no_platform_destroy_the_only_copy(tmp
     warden = yard.warden
     results: list[Result] = []
     with pytest.raises(Misconfigured, match="the only copy"):
-        results.extend(warden.apply(warden.plan(allowance=5, drill_allowance=0)))
+        results.extend(warden.apply(yard.plan(allowance=5, drill_allowance=0)))
     assert yard.store.objects == {"a": b"bad"}
     assert yard.owed == ["a"]
 

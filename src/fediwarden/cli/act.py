@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from fediwarden.actions import Outcome, Plan, Result
+from fediwarden.actions import Outcome, Plan, Result, planned
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
@@ -58,7 +58,9 @@ def apply(
         recorded(app, "apply", {"only": " ".join(only), "limit": str(limit or ""), "budget": str(budget or "")}) as run,
         app.warden(run.id) as warden,
     ):
-        plan = warden.plan(
+        plan = planned(
+            app.ledger,
+            app.clock(),
             allowance=acting.allowance if budget is None else budget,
             drill_allowance=acting.drill_allowance,
             only=only,

@@ -130,6 +130,7 @@ def _road(app: App, settings: StoreSettings, run: RunId, identities: list[Path])
             removes=settings.hide == "remove" or pictrs,
             facts={"aliases": key} if pictrs else {},
             allowance=app.settings.acting.drill_allowance,
+            clock=app.clock,
         )
         try:
             blob = drill.put()
@@ -144,7 +145,7 @@ def _road(app: App, settings: StoreSettings, run: RunId, identities: list[Path])
         except FediwardenError as error:
             stations.append(Station("road", False, f"{error} {error.hint}"))
         finally:
-            stations.append(drill.clean_up(run, blob, app.clock()))
+            stations.append(drill.clean_up(run, blob))
     return stations
 
 
