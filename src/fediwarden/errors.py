@@ -52,6 +52,15 @@ class Refused(Unreached):
     retry = False
 
 
+class Lost(Unreached):
+    """The platform knows the object and cannot read its file: not gone, and not to be had before the file is back.
+
+    It confirms no hiding and ends no debt; a person may say that it is gone. Trying again at once does not help.
+    """
+
+    retry = False
+
+
 class Gone(FediwardenError):
     """The store answered, and the object is not there (and its bucket or folder is)."""
 
