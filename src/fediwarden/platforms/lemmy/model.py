@@ -89,6 +89,16 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """Another picture that shows the same: the preview that Lemmy made of what was asked about, or the picture that it is the preview of."""
+
+    address: str  # as the post has it
+    alias: str  # of this server's pict-rs; "" for a picture of another server
+    post: int  # whose `url` and `thumbnail_url` tie the two together
+    preview: bool  # whether this is the preview; False: what was asked about is
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """Who is behind a picture, as far as Lemmy could be asked."""
 
@@ -103,6 +113,10 @@ class Trace:
     sessions: tuple[Session, ...] = ()
     other_uploads: tuple[Upload, ...] = ()  # of the same accounts, newest first
     limits: tuple[str, ...] = ()  # what could not be asked, in words
+    copies: tuple[Copy, ...] = ()  # other bytes and other aliases, which show the same: they stay public when this one is hidden
+    complete: bool = (
+        True  # False: something that may show it was not asked, so that few owners are no proof that there are no others
+    )
 
     def person(self, number: int | None) -> Person | None:
         """The person of that number."""
