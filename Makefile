@@ -81,6 +81,11 @@ watch-faults: ## break everything around a watch, and reckon afterwards (SECONDS
 watch-soak: ## memory, files and threads of a watch under load, and what idling costs (25 minutes)
 	$(BIN)/python -m tests.long.watch_soak
 
+.PHONY: real
+real: ## everything about pict-rs beside the real one, in the versions of scripts/real.sh (builds them at first: as root, half an hour)
+	scripts/real.sh
+	$(BIN)/python -m pytest tests/real -q $(if $(ONLY),-k "$(ONLY)")
+
 .PHONY: fuzz-gate
 fuzz-gate: ## throw broken requests at a running gate (SECONDS=600)
 	$(BIN)/python -m tests.fuzz.fuzz_gate --seconds $(SECONDS)

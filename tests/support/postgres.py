@@ -79,12 +79,12 @@ def run_sql(url: str, text: str, parameters: Mapping[str, object] | None = None)
 
 
 @contextmanager
-def running_postgres() -> Generator[Postgres]:
-    """Start a server with its data in a temporary folder, and end it. Raises: ServerMissing."""
+def running_postgres(binaries: Path | None = None) -> Generator[Postgres]:
+    """Start a server with its data in a temporary folder, and end it; the wheel's, or that of `binaries`. Raises: ServerMissing."""
     folder = Path(tempfile.mkdtemp(prefix="fw-pg-"))  # short: a socket's path may have 107 bytes
     as_root = os.geteuid() == 0
     try:
-        binaries = _binaries(folder)
+        binaries = binaries or _binaries(folder)
         if as_root:
             os.chown(folder, NOBODY, NOBODY)
         who: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_root else {}
