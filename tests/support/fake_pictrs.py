@@ -598,12 +598,20 @@ class _Handler(BaseHTTPRequestHandler):
         return row
 
     def _original(self, seen: Seen, row: Row | None) -> None:
-        data = None if row is None else self.fake.objects.get(row.identifier)
-        if row is None or data is None:
-            self._missing()
-        elif self.fake.public:
-            place = f"http://127.0.0.1:{self.fake.public_port}/{quote(row.identifier)}"
-            self._send(303, b"", "", {"Location": place})
+        fake = self.fake
+        shown = row or (fake.row(fake.not_found) if fake.not_found and fake.public and seen.method == "GET" else None)
+        if shown is not None and fake.public:
+            # an unknown alias is sent to the picture that stands for missing ones, but not by HEAD
+            self._send(303, b"", "", {"Location": f"http://127.0.0.1:{fake.public_port}/{quote(shown.identifier)}"})
+            return
+        data = None if row is None else fake.objects.get(row.identifier)
+        if row is None:
+            if seen.method == "HEAD":
+                self._send(404, b"", "")
+            else:
+                self._missing()
+        elif data is None:
+            raise Refusal(500, "No such file or directory (os error 2)", "not-found")
         else:
             more = {"Cache-Control": "public, max-age=604800, immutable", "Last-Modified": self.date_time_string()}
             if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", seen.headers.get("range", "")):

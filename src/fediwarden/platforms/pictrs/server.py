@@ -1,4 +1,8 @@
-"""pict-rs 0.5 and 0.4 over HTTP, one try a request: what it holds, its bytes, purging and importing; decides nothing, waits for nothing.
+"""pict-rs 0.4 to 0.6 over HTTP, one try a request: what it holds, its bytes, purging and importing; decides nothing, waits for nothing.
+
+Absent, lost and refused are three things. *Absent* is 404 to a question about existence, or an empty list of aliases (up to 0.5.16),
+and is told by an empty value or `Gone`; a 404 to a deletion says nothing, and existence is asked after it. *Lost* is 500 with the
+code `not-found`: the row is there and its file is not. What else is no success is `Refused` or `Unreached`.
 
 The API key goes to `/internal/` of the configured address and nowhere else. Originals are public: they are fetched without it, so a
 redirect to an object store or a CDN never sees it.
@@ -8,16 +12,17 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from functools import cached_property
 from hashlib import sha256 as digest
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from fediwarden.errors import Gone, Refused, TooLarge, Unreached
+from fediwarden.errors import Gone, Lost, Refused, TooLarge, Unreached
 from fediwarden.model import Sha256
 from fediwarden.platforms.pictrs.hashes import Hash, formats_of
 from fediwarden.platforms.pictrs.repository import Repository, item_named
@@ -30,7 +35,11 @@ AT_ONCE = 100  # hashes in one page: pict-rs asks its database several times for
 HOPS = 3  # redirects that are followed to an original
 SLOWEST = 16 * 1024  # bytes a second; a body that drips more slowly than this is given up
 ANSWER = 16 << 20  # bytes; more than any answer that is no picture has
+FIRST = {"Range": "bytes=0-0"}  # the first byte alone
 KEY = re.compile(r"([0-9a-f]{64})([0-9a-f]{12})[0-9a-f]{2}")
+ABSENT = ("alias-not-found", "proxy-not-found", "not-found")  # codes of a 404: 0.5 the first two, 0.6 the last
+NOBODY = "fediwarden-asks-for-nobody.png"  # an alias that nothing has: what is answered to it tells the version
+SIZE = re.compile(r"bytes \d+-\d+/(\d+)")
 
 
 def content_of(key: str) -> tuple[Sha256, int] | None:
@@ -41,19 +50,60 @@ def content_of(key: str) -> tuple[Sha256, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of `/internal/hashes`. `next` is the slug that the following page begins with; "" at the end."""
+    """One page of `/internal/hashes`. `next` is the slug that the following page begins with; "" at the end.
+
+    `prev` is the slug that the page before begins with: asked with a limit of 1, the item just before this page.
+    """
 
     items: tuple[Item, ...]
     next: str = ""
+    prev: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """What pict-rs says about an original without sending it."""
 
-    size: int
+    size: int  # bytes
     content_type: str
     modified: datetime | None
+    hash: Hash | None = None  # as the ETag tells it, from 0.5.20 on: which content is meant, never which bytes lie there
+
+
+class Generation(StrEnum):
+    """Versions that answer alike, told by what a server can do. Recorded: 0.5.16, 0.5.19, 0.5.25 and 0.6.0-rc.6; 0.4 is read only."""
+
+    V0_4 = "0.4"
+    TO_0_5_16 = "0.5 up to 0.5.16"
+    FROM_0_5_17 = "0.5.17 or newer"
+    V0_5 = "0.5"  # where nothing but the database may be asked, or the key is wrong: which of the two above is not known
+    V0_6 = "0.6"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What pict-rs takes in of one kind; None where it names no bound."""
+
+    width: int | None  # pixels
+    height: int | None  # pixels
+    area: int | None  # pixels
+    size: int | None  # bytes
+    frames: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What pict-rs 0.6 tells of its settings (`/internal/limits`, from 0.6.0-rc.5 on)."""
+
+    validator: str = field(repr=False)  # the address that it asks about uploads, with its secret; "" where it asks nobody
+    validator_seconds: float | None
+    size: int | None  # bytes of one upload
+    process_seconds: float | None
+    image: Bounds
+    animation: Bounds
+    video: Bounds
+    videos: bool  # whether it takes any
+    audio: bool  # whether videos keep their sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +166,58 @@ class Server:
 
     @cached_property
     def version(self) -> str:
-        """ "0.5" or "0.4", told by what it answers to; asked once."""
+        """ "0.5" or "0.4", told by what it answers to; asked once. 0.6 answers as 0.5 does where we tell the two apart: "0.5"."""
         if self.repository is not None:
             return "0.5"  # 0.4 kept no PostgreSQL repository
-        answer = self._internal("GET", "hashes", {"limit": "1"}, accept=(200, 401, 404))
+        answer = self._asked("GET", "hashes", {"limit": "1"})
         told = answer.json()
-        if answer.status == 200:
+        # an error has a `code` since 0.5; one lost file may fail the whole listing, and the version is known all the same
+        if answer.status == 200 or _code(answer):
             return "0.5"
         if answer.status == 401 and isinstance(told, dict) and "msg" in told:
-            return "0.5" if "code" in told else "0.4"
-        told = self._internal("GET", "aliases", {"alias": "fediwarden"}, accept=(200, 404)).json()
+            return "0.4"
+        if answer.status != 404:
+            raise self._refusal(answer, "hashes")
+        told = self._internal("GET", "aliases", {"alias": NOBODY}, accept=(200, 404)).json()
         if isinstance(told, dict) and isinstance(told.get("aliases"), list):
             return "0.4"
         raise Refused(
             f"{self._url} does not answer as pict-rs does",
             hint="write the address of pict-rs itself, not the public one: a proxy hides /internal",
+        )
+
+    @cached_property
+    def generation(self) -> Generation:
+        """Which versions it may be, told by what it can do; asked once. A wrong key still tells 0.4, 0.5 and 0.6 apart."""
+        answer = self._asked("GET", "aliases", {"alias": NOBODY})
+        if answer.status == 401:
+            # 0.6 says "Token" where 0.5 said "Key"
+            said = _says(answer.json(), "API Token")
+            return Generation.V0_6 if said else Generation.V0_4 if self.version == "0.4" else Generation.V0_5
+        if answer.status == 404 and _code(answer):
+            return Generation.V0_6 if _code(answer) == "not-found" else Generation.FROM_0_5_17
+        return Generation.V0_4 if self.version == "0.4" else Generation.TO_0_5_16
+
+    def limits(self) -> Limits | None:
+        """What it says of its settings; None from a server that has no such answer: everything before 0.6."""
+        answer = self._internal("GET", "limits", {}, accept=(200, 404))
+        if answer.status == 404:
+            return None
+        told = answer.json()
+        if not isinstance(told, dict) or "max_file_size" not in told:
+            raise self._strange("max_file_size")
+        videos = told.get("video")
+        facts = videos if isinstance(videos, dict) else {}
+        return Limits(
+            validator=str(told.get("external_validation") or ""),
+            validator_seconds=_number(told.get("external_validation_timeout")),
+            size=_mebibytes(told.get("max_file_size")),
+            process_seconds=_number(told.get("process_timeout")),
+            image=_bounds(told.get("image")),
+            animation=_bounds(told.get("animation")),
+            video=_bounds(videos),
+            videos=facts.get("enable") is not False,
+            audio=facts.get("allow_audio") is True,
         )
 
     # -- what it holds ------------------------------------------------------------------------------------------------
@@ -140,17 +227,28 @@ class Server:
 
         Trap: a slug that means nothing (its hash was deleted) gives the first page again. The caller compares.
         """
-        query = {"limit": str(limit)}
-        if before is not None:
-            query["timestamp"] = before.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        elif slug:
-            query["slug"] = slug
-        page = self._told(self._internal("GET", "hashes", query), "page", dict)
+        return self._page(self._internal("GET", "hashes", _listing(slug, before, limit)))
+
+    def peek(self, slug: str = "", before: datetime | None = None) -> str:
+        """The slug of the item that `page` would begin with (0.5), told without opening any object; "" where there is none.
+
+        A page of no items is made without looking at one, so that a lost file, which fails every page that shows it, is named
+        here all the same. A slug that means nothing gives that of the newest item; a time older than everything gives "" with
+        sled and fjall, and the newest item with PostgreSQL. Seen with 0.5.25 and 0.6.0-rc.6.
+        """
+        return self._page(self._internal("GET", "hashes", _listing(slug, before, 0))).next
+
+    def _page(self, answer: _Answer) -> Page:
+        page = self._told(answer, "page", dict)
         entries = page.get("hashes")
         if not isinstance(entries, list):
             raise self._strange("hashes")
-        following = page.get("next")
-        return Page(tuple(self._entry(entry) for entry in entries), following if isinstance(following, str) else "")
+        following, previous = page.get("next"), page.get("prev")
+        return Page(
+            tuple(self._entry(entry) for entry in entries),
+            following if isinstance(following, str) else "",
+            previous if isinstance(previous, str) else "",
+        )
 
     def find(self, sha256: Sha256, size: int, content_type: str = "") -> Item | None:
         """The item that holds these bytes, told by their hash. 0.4 cannot be asked that: None, whatever it holds."""
@@ -165,16 +263,27 @@ class Server:
         return None
 
     def find_hash(self, name: bytes) -> Item | None:
-        """The item of that name (0.5)."""
+        """The item of that name (0.5). Raises: Lost, where pict-rs has a row of it that it cannot list."""
         from base64 import urlsafe_b64encode
 
         if self.repository is not None:
             return self.repository.named(name)
-        items = self.page(urlsafe_b64encode(name).decode(), limit=1).items
+        slug = urlsafe_b64encode(name).decode()
+        answer = self._asked("GET", "hashes", _listing(slug, None, 1))
+        if answer.status != 200:
+            refusal = self._refusal(answer, "hashes")
+            if not _code(answer) or answer.status == 401 or self.peek(slug) == slug:
+                lost = answer.status == 500 and _code(answer) == "not-found"
+                raise Lost(f"pict-rs has a row of {name.hex()}, and its file is not there") if lost else refusal
+            return None  # without it the listing begins at the newest item, and that one fails it
+        items = self._page(answer).items
         return items[0] if items and items[0].key == name.hex() else None
 
     def find_alias(self, alias: str) -> Item | None:
-        """The item that this alias is a name of. Over HTTP 0.5 tells it by content only: the original is fetched and hashed."""
+        """The item that this alias is a name of. Raises: Lost.
+
+        Over HTTP the ETag tells it (from 0.5.20 on), and before that the content alone: the original is fetched and hashed.
+        """
         if self.repository is not None:
             return self.repository.aliased(alias)
         aliases = self.aliases(alias)
@@ -183,41 +292,70 @@ class Server:
         if self.version == "0.4":
             return Item(min(aliases), tuple(sorted(aliases)), identifier=self.identifier(alias) or "")
         try:
+            name = self.hash_of(alias)
+            if name is not None:
+                return item_named(bytes(name), aliases, content_type=name.content_type)
             data, content_type = self.fetch(alias, self._limit)
         except Gone:
             return None
         return self.find(Sha256(digest(data).hexdigest()), len(data), content_type)
 
     def aliases(self, alias: str) -> tuple[str, ...]:
-        """Every alias of the content that this one names; empty where pict-rs does not know it."""
+        """Every alias of the content that this one names; empty where pict-rs does not know it (200 or 404, as its version has it)."""
         if self.repository is not None:
             item = self.repository.aliased(alias)
             return () if item is None else item.aliases
-        found = self._told(self._internal("GET", "aliases", {"alias": alias}), "aliases", list)
-        return tuple(str(name) for name in found)
+        answer = self._asked("GET", "aliases", {"alias": alias})
+        if _absent(answer):
+            return ()
+        if answer.status != 200:
+            raise self._refusal(answer, "aliases")
+        return tuple(str(name) for name in self._told(answer, "aliases", list))
 
     def identifier(self, alias: str) -> str | None:
         """The key of the original in the store behind pict-rs; None where the alias is not known."""
         if self.repository is not None:
             item = self.repository.aliased(alias)
             return None if item is None else item.identifier
-        answer = self._internal("GET", "identifier", {"alias": alias}, accept=(200, 400, 404))
-        return None if answer.status != 200 else str(self._told(answer, "identifier", str))
+        answer = self._asked("GET", "identifier", {"alias": alias})
+        if _absent(answer) or (answer.status == 400 and not _code(answer)):  # 400: 0.4
+            return None
+        if answer.status != 200:
+            raise self._refusal(answer, "identifier")
+        return str(self._told(answer, "identifier", str))
 
     def head(self, alias: str) -> Head:
-        """Size and type of an original. Raises: Gone."""
+        """Size and type of an original. Raises: Gone, Lost."""
         answer = self._original("HEAD", alias, ANSWER)
         size = answer.headers.get("content-length", "")
+        total = int(size) if size.isdecimal() else 0
+        if not total and "etag" not in answer.headers:
+            # up to 0.5.16 HEAD tells no size, and 200 of a lost file as well
+            answer = self._original("GET", alias, ANSWER, headers=FIRST)
+            match = SIZE.fullmatch(answer.headers.get("content-range", ""))
+            total = int(match[1]) if match else len(answer.body)
         return Head(
-            int(size) if size.isdecimal() else 0,
+            total,
             answer.headers.get("content-type", ""),
             _http_date(answer.headers.get("last-modified", "")),
+            _etag(answer.headers.get("etag", "")),
         )
+
+    def hash_of(self, alias: str) -> Hash | None:
+        """The hash that pict-rs itself says this alias stands for, without fetching anything; None where it does not say.
+
+        0.5.20 and later do, but for a lost file, and not behind a public endpoint. It tells which content is meant, never which
+        bytes lie there: what is sealed is fetched and hashed. Raises: Gone.
+        """
+        answer = self._send("HEAD", self._place(alias), query={}, headers={}, files=None, limit=ANSWER)
+        if answer.status in (404, 410):
+            raise Gone(f"pict-rs does not hand out {quoted(alias)}")
+        return _etag(answer.headers.get("etag", "")) if answer.status == 200 else None
 
     def fetch(self, alias: str, limit: int) -> tuple[bytes, str]:
         """The stored bytes of an original, and the type it is served as.
 
-        Raises: Gone (whatever picture a 404 comes with), TooLarge.
+        Raises: Gone (whatever picture a 404 comes with, or is sent to), Lost, TooLarge.
         """
         answer = self._original("GET", alias, limit)
         return answer.body, answer.headers.get("content-type", "")
@@ -229,24 +367,24 @@ class Server:
 
         pict-rs queues it: nothing is gone when this returns. Raises: Gone where the alias is not known.
         """
-        answer = self._internal("POST", "purge", {"alias": alias}, accept=(200, 400, 404))
-        told = answer.json()
-        if answer.status == 400 and not _says(told, "No images associated"):
-            raise self._refusal(answer, "purge")
-        if answer.status != 200:
+        answer = self._asked("POST", "purge", {"alias": alias})
+        if _absent(answer) or (answer.status == 400 and _says(answer.json(), "No images associated")):  # 400: 0.4
+            if self.aliases(alias):  # a 404 to a deletion does not say that nothing is there
+                raise Unreached(f"pict-rs knows {quoted(alias)} and did not purge it")
             raise Gone(f"pict-rs knows no alias {quoted(alias)}")
+        if answer.status != 200:
+            raise self._refusal(answer, "purge")
         return tuple(str(name) for name in self._told(answer, "aliases", list))
 
     def import_(self, alias: str, data: bytes, content_type: str = "") -> bool:
         """Store bytes under this alias; False where the alias is in use already, whatever lies there. May be re-encoded by pict-rs."""
         files = {"images[]": (alias, data, content_type or "application/octet-stream")}
-        answer = self._internal("POST", "import", {}, files=files, accept=(200, 201, 400))
-        if answer.status != 400:
+        answer = self._asked("POST", "import", {}, files=files)
+        if answer.status in (200, 201):
             return True
-        told = answer.json()
-        if isinstance(told, dict) and told.get("code") == "duplicate-alias":
+        if _code(answer) == "duplicate-alias":  # with 400 in 0.5, with 500 in 0.6
             return False
-        if self.version == "0.4" and self.aliases(alias):
+        if answer.status == 400 and self.version == "0.4" and self.aliases(alias):
             return False
         raise self._refusal(answer, "import")
 
@@ -264,28 +402,59 @@ class Server:
         name: str,
         query: Mapping[str, str],
         *,
-        files: Mapping[str, tuple[str, bytes, str]] | None = None,
         accept: tuple[int, ...] = (200,),
     ) -> _Answer:
-        headers = {"X-Api-Token": self._key} if self._key else {}
-        answer = self._send(method, f"{self._url}/internal/{name}", query=query, headers=headers, files=files, limit=ANSWER)
+        answer = self._asked(method, name, query)
         if answer.status not in accept:
             raise self._refusal(answer, name)
         return answer
 
-    def _original(self, method: str, alias: str, limit: int) -> _Answer:
-        url = f"{self._url}/image/original/{quote(alias, safe='')}"
+    def _asked(
+        self, method: str, name: str, query: Mapping[str, str], *, files: Mapping[str, tuple[str, bytes, str]] | None = None
+    ) -> _Answer:
+        """Whatever `/internal/` answers; the caller judges it."""
+        headers = {"X-Api-Token": self._key} if self._key else {}
+        return self._send(method, f"{self._url}/internal/{name}", query=query, headers=headers, files=files, limit=ANSWER)
+
+    def _place(self, alias: str) -> str:
+        return f"{self._url}/image/original/{quote(alias, safe='')}"
+
+    def _original(self, method: str, alias: str, limit: int, *, headers: Mapping[str, str] | None = None) -> _Answer:
+        url = place = self._place(alias)
         for _ in range(HOPS + 1):
-            answer = self._send(method, url, query={}, headers={}, files=None, limit=limit)
+            answer = self._send(method, url, query={}, headers=headers or {}, files=None, limit=limit)
             if answer.status in (301, 302, 303, 307, 308) and answer.headers.get("location"):
+                if url == place and method != "HEAD":
+                    self._known(alias)  # an unknown alias is sent to the picture that stands for missing ones; HEAD says 404
                 url = self._joined(url, answer.headers["location"])
                 continue
             if answer.status in (404, 410):
+                if url != place:
+                    self._known(alias)  # purged between the two requests
+                    raise self._lost(alias)
                 raise Gone(f"pict-rs does not hand out {quoted(alias)}")
-            if answer.status != 200:
+            if url == place and answer.status == 500:
+                if method == "HEAD":  # without a body, and so without the code
+                    told = self._send("GET", url, query={}, headers=FIRST, files=None, limit=limit)
+                    answer = told if told.status == 500 else answer
+                if _code(answer) == "not-found":
+                    raise self._lost(alias)
+            if answer.status != 200 and not (headers and answer.status in (206, 416)):  # 416: of an empty file
                 raise self._refusal(answer, f"image/original/{alias}")
             return answer
         raise Unreached(f"pict-rs sends from one address to another for {quoted(alias)}")
+
+    def _known(self, alias: str) -> None:
+        """Whether pict-rs itself knows the alias, asked by HEAD, which no stand-in answers. Raises: Gone."""
+        answer = self._send("HEAD", self._place(alias), query={}, headers={}, files=None, limit=ANSWER)
+        if answer.status in (404, 410):
+            raise Gone(f"pict-rs does not hand out {quoted(alias)}")
+
+    def _lost(self, alias: str) -> Lost:
+        return Lost(
+            f"pict-rs knows {quoted(alias)}, and its file is not there",
+            hint="the file is missing in pict-rs' store; if many are missing, its folder or bucket is not there",
+        )
 
     def _joined(self, url: str, location: str) -> str:
         import httpx2
@@ -349,7 +518,7 @@ class Server:
         """What an answer that is no success means, in words an operator can use."""
         told = answer.json()
         message = str(told.get("msg", ""))[:200] if isinstance(told, dict) else ""
-        code = str(told.get("code", ""))[:80] if isinstance(told, dict) else ""
+        code = _code(answer)
         words = " ".join(part for part in (str(answer.status), code, message) if part)
         if answer.status == 401:
             hint = (
@@ -363,6 +532,11 @@ class Server:
             return Refused(
                 "pict-rs asked its external validation, and that refused the bytes",
                 hint="the gate lets bytes pass that `fediwarden restore` puts back; another validator has to be told",
+            )
+        if code == "http-client-error" and what == "import":
+            return Unreached(
+                f"pict-rs had no answer from its external validation: {message}",
+                hint="check that the gate runs, and its address: pict-rs 0.5.21 and later take no name of a private address, only an IP address",
             )
         if answer.status >= 500 or answer.status in (408, 425, 429):
             return Unreached(f"{self._url} is busy or broken: {words}")
@@ -401,6 +575,63 @@ class Server:
 
 def _says(told: object, words: str) -> bool:
     return isinstance(told, dict) and words.lower() in str(told.get("msg", "")).lower()
+
+
+def _listing(slug: str, before: datetime | None, limit: int) -> dict[str, str]:
+    """What `/internal/hashes` is asked; a time wins over a slug there."""
+    query = {"limit": str(limit)}
+    if before is not None:
+        query["timestamp"] = before.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    elif slug:
+        query["slug"] = slug
+    return query
+
+
+def _code(answer: _Answer) -> str:
+    """The `code` of an error, which pict-rs has told since 0.5; "" where there is none."""
+    told = answer.json() if answer.status >= 400 else None
+    return str(told.get("code") or "")[:80] if isinstance(told, dict) and "msg" in told else ""
+
+
+def _absent(answer: _Answer) -> bool:
+    """Whether pict-rs itself says that it does not know what was asked for; the 404 of a proxy in between says nothing."""
+    told = answer.json() if answer.status == 404 else None
+    if not isinstance(told, dict) or "msg" not in told:
+        return False
+    return "code" not in told or told["code"] in ABSENT  # 0.4 tells no code
+
+
+def _etag(text: str) -> Hash | None:
+    """The hash that an ETag of pict-rs spells out; None for any other ETag."""
+    if len(text) < 2 or text[0] != '"' or text[-1] != '"':
+        return None  # a weak one was rewritten on its way, and is not pict-rs' own word
+    try:
+        return Hash.from_base64(text[1:-1])
+    except ValueError:
+        return None
+
+
+def _number(told: object) -> float | None:
+    return float(told) if isinstance(told, int | float) and not isinstance(told, bool) else None
+
+
+def _whole(told: object) -> int | None:
+    return told if isinstance(told, int) and not isinstance(told, bool) else None
+
+
+def _mebibytes(told: object) -> int | None:
+    return None if (number := _whole(told)) is None else number << 20
+
+
+def _bounds(told: object) -> Bounds:
+    facts = told if isinstance(told, dict) else {}
+    return Bounds(
+        _whole(facts.get("max_width")),
+        _whole(facts.get("max_height")),
+        _whole(facts.get("max_area")),
+        _mebibytes(facts.get("max_file_size")),
+        _whole(facts.get("max_frame_count")),
+    )
 
 
 def _http_date(text: str) -> datetime | None:
