@@ -105,6 +105,7 @@ class Why(StrEnum):
     FAILED = "failed"  # the analysis did not work
     UNRECORDED = "unrecorded"  # the ledger could take no more: refused, whatever the settings say
     UNREAD = "unread"  # the body did not arrive whole, or was no request at all
+    MISREAD = "misread"  # it came, and is neither a picture's bytes nor a form with one part
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ WHY = {
     Why.FAILED: "the analysis failed",
     Why.UNRECORDED: "the ledger could take no more",
     Why.UNREAD: "the upload never arrived whole",
+    Why.MISREAD: "what carried it was not understood",
 }
 NAMED = {
     NameKind.ALIAS: "alias",

@@ -159,8 +159,10 @@ class Gate:
         Args:
             face: which protocol asks, for the record.
             claimed: the Content-Type.
-            chunks: the body; may raise FediwardenError where it does not come as it should.
+            chunks: the picture; may raise Misread where what carries it turns out to be no such thing.
             began: `time.monotonic()` when the request came.
+
+        Raises: Misread, with nothing on record yet: `misread` is called for that.
         """
         self.busy += 1
         deadline = began + self._settings.deadline_seconds
@@ -177,6 +179,19 @@ class Gate:
         answer = self._answer(face, None, _Outcome(False, Why.UNREAD, problem="it did not arrive whole"), began, claimed)
         await self._recorded((), answer, began + self._settings.deadline_seconds)
         return False
+
+    async def misread(self, face: str, claimed: str, problem: str, began: float) -> bool:
+        """Refuse, and put on record, what came whole and is not understood; nobody can tell it from a suspected picture."""
+        deadline = began + self._settings.deadline_seconds
+        await self._as_long_as_new(began, deadline)
+        answer = self._answer(face, None, _Outcome(False, Why.MISREAD, problem=problem), began, claimed)
+        await self._recorded((), answer, deadline)
+        return False
+
+    async def _as_long_as_new(self, began: float, deadline: float) -> None:
+        """Wait until a new picture would have its answer."""
+        moment = min(began + self.desk.usual, self._by(deadline) - self._reserve)
+        await asyncio.sleep(max(0.0, moment - time.monotonic()))
 
     def left_to_read(self, began: float) -> float:
         """Seconds in which the body has to be here."""
@@ -208,7 +223,7 @@ class Gate:
                         self.desk.give(taken)
                         taken = 0
             whole = True
-        except (TimeoutError, FediwardenError):  # too slow, or a form that is none
+        except TimeoutError:
             return None
         finally:
             if not whole:
@@ -227,8 +242,7 @@ class Gate:
                     given = True
                     outcome = await self._sealed_in_time(body, decision, outcome, deadline)
                 if not outcome.passed:
-                    moment = min(began + self.desk.usual, self._by(deadline) - self._reserve)
-                    await asyncio.sleep(max(0.0, moment - time.monotonic()))
+                    await self._as_long_as_new(began, deadline)
             else:
                 job = self.desk.join(body.sha256)
                 if job is None and body.data is not None:

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from fediwarden.gate.core import Gate
-from fediwarden.gate.forms import BadForm, Form
+from fediwarden.gate.forms import Header, Misread, Sent, said
 from fediwarden.gate.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("fediwarden")
 
 BEGAN = "began"  # when the connection came, where the server tells it: the deadline counts from there
+CLAIMED = 200  # characters of a Content-Type that are kept
 NEUTRAL = "This file was not accepted."
 DRAINED = 1 << 20  # bytes of a stranger's body that are read, so that the answer is heard before the connection closes
 DRAINING = 1.0  # seconds of that at most
@@ -25,7 +26,6 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "It may be published."},
     404: {"description": "There is nothing here; also for a wrong secret."},
     406: {"description": "It may not be published. The text never says why."},
-    415: {"description": "A form, where pict-rs sends the bytes themselves."},
 }
 
 
@@ -49,31 +49,24 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
     async def _plain(request: Request, error: HTTPException) -> JSONResponse:
         return await nothing(request) if error.status_code in (404, 405) else answer({"msg": NEUTRAL}, error.status_code)
 
-    async def ask(
-        face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str], *, forms: bool = False
-    ) -> JSONResponse:
+    async def ask(face: str, secret: str, request: Request, passed: dict[str, str], refused: dict[str, str]) -> JSONResponse:
         began = request.scope.get("state", {}).get(BEGAN, time.monotonic())
         if not secrets.fit(secret):
             return await nothing(request)
-        claimed = request.headers.get("content-type", "")[:200]
-        if claimed.lower().startswith("multipart/") and not forms:
-            await _drain(request)
-            return answer(refused, 415)
-        may = await _asked(gate, face, claimed, request, began)
-        return answer(passed, 200) if may else answer(refused, 406)
+        return answer(passed, 200) if await _asked(gate, face, request, began) else answer(refused, 406)
 
     @app.post("/validate/{secret}", responses=ANSWERS)
     async def validate(secret: str, request: Request) -> JSONResponse:
-        """pict-rs' external validation: the stored bytes as they are; any 2xx lets them live."""
+        """pict-rs' external validation: the stored bytes as they are, from 0.6 on in a form of one part; any 2xx lets them live."""
         return await ask("pict-rs", secret, request, {"msg": "ok"}, {"msg": NEUTRAL})
 
     @app.post("/api/v1/scan/{secret}", responses=ANSWERS)
     async def scan(secret: str, request: Request) -> JSONResponse:
         """The address of pictrs-safety, for pict-rs settings that point there. The id is one of our secrets.
 
-        The bytes as they are, or a form whose field `file` holds them.
+        The bytes as they are, or a form of one part that holds them.
         """
-        return await ask("pictrs-safety", secret, request, {"message": "Image OK"}, {"message": NEUTRAL}, forms=True)
+        return await ask("pictrs-safety", secret, request, {"message": "Image OK"}, {"message": NEUTRAL})
 
     @app.get("/healthz", responses={200: {"description": "It takes requests."}})
     async def health() -> JSONResponse:
@@ -83,7 +76,7 @@ def application(gate: Gate, secrets: Secrets) -> "FastAPI":
     return app
 
 
-async def _asked(gate: Gate, face: str, claimed: str, request: Any, began: float) -> bool:
+async def _asked(gate: Gate, face: str, request: Any, began: float) -> bool:
     """The gate's answer, given up as soon as the client hangs up: nobody would hear it."""
     from starlette.requests import ClientDisconnect
 
@@ -100,7 +93,7 @@ async def _asked(gate: Gate, face: str, claimed: str, request: Any, began: float
         while (await request.receive())["type"] != "http.disconnect":
             continue
 
-    judged = asyncio.create_task(_judged(gate, face, claimed, chunks(), began))
+    judged = asyncio.create_task(_judged(gate, face, request.headers.raw, chunks(), began))
     left = asyncio.create_task(gone())
     try:
         await asyncio.wait([judged, left], return_when=asyncio.FIRST_COMPLETED)
@@ -119,17 +112,21 @@ async def _asked(gate: Gate, face: str, claimed: str, request: Any, began: float
     return False
 
 
-async def _judged(gate: Gate, face: str, claimed: str, chunks: AsyncIterator[bytes], began: float) -> bool:
-    """What the gate says of a body, or of the picture in a form."""
-    if not claimed.lower().startswith("multipart/"):
-        return await gate.judge(face, claimed, chunks, began)
-    form = Form(chunks, claimed)
+async def _judged(gate: Gate, face: str, headers: Sequence[Header], chunks: AsyncIterator[bytes], began: float) -> bool:
+    """What the gate says of the picture in a request."""
+    sent = Sent(headers, chunks)
     try:
         async with asyncio.timeout(gate.left_to_read(began)):
-            inside = (await form.open())[:200]
-    except (BadForm, TimeoutError):
-        return await gate.unread(face, claimed, began)
-    return await gate.judge(face, inside, form.data(), began)
+            claimed = await sent.open()
+        return await gate.judge(face, claimed[:CLAIMED], sent.data(), began)
+    except TimeoutError:
+        return await gate.unread(face, said(headers)[:CLAIMED], began)
+    except Misread as error:
+        with suppress(TimeoutError):  # whoever sends hears no answer before all is read
+            async with asyncio.timeout(gate.left_to_read(began)):
+                async for _ in chunks:
+                    continue
+        return await gate.misread(face, said(headers)[:CLAIMED], str(error), began)
 
 
 async def _drain(request: Any) -> None:
