@@ -1,22 +1,35 @@
 """What a trace tells about a real PostgreSQL with the tables of Lemmy 0.19 and 1.0, and that its role can read no secret."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from tests.support.postgres import Postgres, run_sql
+from psycopg import sql
+from tests.support.postgres import SQL, Postgres, run_sql
 
 from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.platforms.lemmy.database import SECRETS, Database
 from fediwarden.platforms.lemmy.model import Trace, UseKind
-from fediwarden.platforms.lemmy.queries import grants
+from fediwarden.platforms.lemmy.queries import grants, searches
+from fediwarden.platforms.lemmy.wanted import wanted
 
 ALIAS = "aaaaaaaa-0000-4000-8000-000000000001.jpeg"
 PREVIEW = "aaaaaaaa-0000-4000-8000-000000000002.webp"
 AVATAR = "aaaaaaaa-0000-4000-8000-000000000003.png"
 ROLE = "fediwarden"
-OLD = "ALTER TABLE local_image RENAME TO image_upload; DELETE FROM image_upload WHERE local_user_id IS NULL"
+OLD = """
+ALTER TABLE local_image RENAME TO image_upload;
+DELETE FROM image_upload WHERE local_user_id IS NULL;
+DROP TABLE remote_image, image_details, local_site_url_blocklist;
+ALTER TABLE post DROP alt_text, DROP url_content_type;
+ALTER TABLE site DROP content_warning;
+ALTER TABLE private_message DROP removed;
+CREATE INDEX idx_post_trigram ON post USING gin (name gin_trgm_ops, body gin_trgm_ops);
+"""
+PREVIEW_OF_401 = "UPDATE post SET thumbnail_url = 'https://lemmy.example/pictrs/image/' || %(alias)s WHERE id = 401"
+LACKS = "this version of Lemmy has no post.alt_text, site.content_warning, remote_image.link, image_details.link"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,8 @@ def places(trace: Trace) -> set[tuple[str, int, str]]:
 def test_a_role_with_the_shipped_rights_traces_everything(granted: str, version: str) -> None:
     trace = traced(granted, ALIAS, private_messages=True)
 
-    assert trace.limits == ()
+    assert trace.limits == ((LACKS,) if version == "0.19.3" else ())
+    assert trace.complete
     assert trace.version == ("1.0" if version == "1.0" else "0.19")
     assert [person.name for person in trace.uploaders] == ["alice"]
     assert {"post", "comment", "private message", "community", "report"} <= {use.kind.value for use in trace.uses}
@@ -180,7 +194,8 @@ def test_a_remote_picture_is_found_encoded_raw_and_cut_at_the_ampersand(database
     cut = traced(databases["0.19"], urls=("https://img.example/x y.png?a=1",))
     new = traced(databases["1.0"], urls=("https://img.example/x.png",))
 
-    assert places(full) == places(cut) == {("post", 404, "thumbnail_url"), ("post", 409, "url")}
+    assert places(full) - {("record", 0, "link")} == places(cut) == {("post", 404, "thumbnail_url"), ("post", 409, "url")}
+    assert ("record", 0, "link") in places(full)
     assert places(new) == {("post", 404, "thumbnail_url")}
 
 
@@ -202,11 +217,45 @@ def test_what_the_role_may_not_read_is_told_and_the_rest_is_found(postgres: Post
 
     assert ("post", 401, "url") in places(trace)
     assert trace.sessions == ()
-    assert {limit.partition(" could")[0] for limit in trace.limits} == {
+    assert [limit.partition(": ")[0] for limit in trace.limits] == [
+        "private_message.content, private_message_report.original_pm_text, private_message_report.reason",
         "sessions",
-        "private message",
-        "report of a private message",
-    }
+    ]
+    assert all("lemmy grants" in limit or "permission denied" in limit for limit in trace.limits)
+    assert trace.complete  # who owns it does not hang on these
+
+
+@pytest.mark.parametrize("version", ["0.19", "1.0"])
+def test_what_gives_no_answer_in_time_is_named_and_the_rest_stands(databases: dict[str, str], version: str) -> None:
+    url = databases[version]
+    with psycopg.connect(url) as busy:  # as an upgrade would hold it, or a table too long to be gone through
+        busy.execute("LOCK TABLE community IN ACCESS EXCLUSIVE MODE")
+        trace = Database(url, 0.06).trace([ALIAS], (), private_messages=True)
+    with psycopg.connect(url) as busy:
+        busy.execute("LOCK TABLE comment_report, post IN ACCESS EXCLUSIVE MODE")
+        without_posts = Database(url, 0.06).trace([ALIAS], (), private_messages=True)
+
+    named = " ".join(trace.limits)
+    assert "community.icon" in named
+    assert "no answer within" in named
+    assert ("post", 401, "url") in places(trace)
+    assert [person.name for person in trace.uploaders] == ["alice"]
+    assert trace.complete  # nobody owns a community's icon
+    assert "post.url" in " ".join(without_posts.limits)
+    assert not without_posts.complete  # others may have posted it
+    assert {"site", "emoji"} <= {use.kind.value for use in without_posts.uses} or version == "1.0"
+
+
+def test_a_database_that_answers_nothing_in_time_gives_no_trace(databases: dict[str, str]) -> None:
+    url = databases["0.19"]
+    with psycopg.connect(url) as busy:
+        busy.execute(
+            "LOCK TABLE local_image, local_user, person, post, comment, community, site, local_site IN ACCESS EXCLUSIVE MODE"
+        )
+        busy.execute(f"LOCK TABLE {', '.join({each.table for each in searches('0.19')})} IN ACCESS EXCLUSIVE MODE".encode())
+
+        with pytest.raises(Unreached, match="no answer"):
+            Database(url, 0.02).trace([ALIAS], (), private_messages=True)
 
 
 def test_a_role_without_rights_is_refused_with_a_hint(postgres: Postgres, databases: dict[str, str], version: str) -> None:
@@ -242,15 +291,147 @@ def test_every_alias_is_listed_page_by_page(databases: dict[str, str], monkeypat
     assert len(list(Database(databases["1.0"], 10).aliases())) == 4
 
 
-def test_comments_are_searched_by_their_index(databases: dict[str, str], version: str) -> None:
-    from fediwarden.platforms.lemmy.queries import statements
-    from fediwarden.platforms.lemmy.wanted import wanted
-
+@pytest.mark.parametrize("what", ["comment", "post"])
+def test_texts_and_addresses_are_searched_by_their_index(databases: dict[str, str], version: str, what: str) -> None:
     search = wanted([ALIAS], [], cut_at_ampersand=True)
+    facts = {"like": list(search.like), "exact": search.exact, "equal": ["https://lemmy.example/pictrs/image/x.png"]}
+    place = next(each for each in searches(version) if each.what == what)
+    by_trigram = [
+        column for column in place.columns if column.trigram and not (version == "0.19.3" and column.name == "alt_text")
+    ]
     with psycopg.connect(databases[version]) as connection:
         connection.execute("SET enable_seqscan = off")
-        plan = connection.execute(
-            f"EXPLAIN {statements('trace', version)['uses comment']}".encode(), {"like": list(search.like), "exact": search.exact}
-        ).fetchall()
+        plan = connection.execute(f"EXPLAIN {place.inside(by_trigram, frozenset())}".encode(), facts).fetchall()
+        equal = [column for column in place.columns if column.equal]
+        by_address = [
+            connection.execute(f"EXPLAIN {place.equal([column], frozenset())}".encode(), facts).fetchall() for column in equal
+        ]
 
-    assert "idx_comment_content_trigram" in str(plan)
+    assert {"comment": "idx_comment_content_trigram", "post": "idx_post_trigram"}[what] in str(plan)
+    assert "Seq Scan on" not in str(plan)
+    assert all("idx_post_url" in str(each) for each in by_address)
+
+
+def test_the_picture_is_followed_to_the_preview_that_lemmy_made_of_it_and_back(databases: dict[str, str], version: str) -> None:
+    shrunk = {  # of post 401, whose address the picture is; in 0.19 the post tells it, in 1.0 the table of pictures
+        "1.0": "aaaaaaaa-0000-4000-8000-000000000004.webp",
+    }.get(version, "aaaaaaaa-0000-4000-8000-000000000009.webp")
+    run_sql(databases[version], PREVIEW_OF_401, {"alias": shrunk})
+    try:
+        forth, back = traced(databases[version], ALIAS), traced(databases[version], shrunk)
+    finally:
+        run_sql(databases[version], "UPDATE post SET thumbnail_url = NULL WHERE id = 401")
+    by_table = traced(databases[version], ALIAS)
+
+    assert [(copy.alias, copy.post, copy.preview, copy.by_lemmy) for copy in forth.copies] == [(shrunk, 401, True, True)]
+    assert [(copy.alias, copy.post, copy.preview) for copy in back.copies] == [(ALIAS, 401, False)]
+    assert [copy.alias for copy in by_table.copies] == ([shrunk] if version == "1.0" else [])
+    assert forth.counts["copies"] == 1
+
+
+def test_the_picture_of_another_server_is_named_and_its_preview_here_is_found(databases: dict[str, str]) -> None:
+    url = databases["0.19"]
+    far, preview = "https://far.example/pictrs/image/x.png", "aaaaaaaa-0000-4000-8000-00000000000a.webp"
+    run_sql(
+        url,
+        "INSERT INTO post (id, name, url, creator_id, community_id, ap_id, local, thumbnail_url) VALUES"
+        " (490, 'far', %(far)s, 102, 301, 'https://remote.example/post/90', false, 'https://lemmy.example/pictrs/image/' || %(alias)s)",
+        {"far": far, "alias": preview},
+    )
+    try:
+        by_address, by_alias = traced(url, urls=(far,)), traced(url, preview)
+    finally:
+        run_sql(url, "DELETE FROM post WHERE id = 490")
+
+    assert [(copy.alias, copy.preview) for copy in by_address.copies] == [(preview, True)]
+    assert [(copy.alias, copy.address, copy.preview) for copy in by_alias.copies] == [("", far, False)]
+
+
+def test_a_preview_that_somebody_uploaded_is_told_apart_from_one_that_lemmy_made(databases: dict[str, str]) -> None:
+    url = databases["0.19"]
+    run_sql(url, PREVIEW_OF_401, {"alias": AVATAR})
+    try:
+        trace = traced(url, ALIAS)
+    finally:
+        run_sql(url, "UPDATE post SET thumbnail_url = NULL WHERE id = 401")
+
+    assert [(copy.alias, copy.by_lemmy) for copy in trace.copies] == [(AVATAR, False)]
+
+
+# -- against a search through everything ------------------------------------------------------------------------------
+
+COLUMNS = json.loads((SQL / "lemmy_columns.json").read_text())  # every column of text in Lemmy's own schema.rs
+KEPT_APART = {  # columns of text that a trace leaves alone, and why
+    "secrets, tokens and keys": "private_key public_key password_encrypted totp_2fa_secret token jwt_secret verification_token"
+    " pictrs_delete_token client_secret client_id oauth_user_id",
+    "names and addresses of accounts, servers and things, which Lemmy makes or checks itself": "ap_id actor_id inbox_url"
+    " shared_inbox_url followers_url moderators_url featured_url following_url actor_apub_id domain software version"
+    " matrix_user_id email community.name person.name multi_community.name community_tag.name language.name code"
+    " pictrs_alias content_type url_content_type keyword issuer authorization_endpoint token_endpoint userinfo_endpoint id_claim"
+    " scopes oauth_provider.display_name path",
+    "choices": "theme default_theme default_sort_type default_post_sort_type default_comment_sort_type default_listing_type"
+    " default_post_listing_type post_listing_mode default_post_listing_mode interface_language captcha_difficulty"
+    " registration_mode slur_filter_regex post_upvotes post_downvotes comment_upvotes comment_downvotes image_mode"
+    " image_proxy_bypass_domains show_downvotes notifications kind color local_site_url_blocklist.url captcha_answer.answer",
+    "the sessions, which are told by person": "ip user_agent",
+    "shorter than any address, or computed": "site.name blurhash",
+    "what was sent to others, for three months": "sent_activity.data sent_activity.send_inboxes actor_type",
+}
+ARRAYS = {"sent_activity.send_inboxes"}
+APART = {name: why for why, names in KEPT_APART.items() for name in names.split()}
+
+
+def text_columns(connection: psycopg.Connection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Table and column of everything that holds text."""
+    return set(
+        connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
+            " AND data_type IN ('text', 'character varying', 'json', 'jsonb')"
+        ).fetchall()
+    )
+
+
+def a_row(connection: psycopg.Connection[tuple[object, ...]], table: str) -> None:
+    """One row at least; a number that must be there is that of somebody."""
+    name = sql.Identifier(table)
+    if connection.execute(sql.SQL("SELECT 1 FROM {} LIMIT 1").format(name)).fetchone():
+        return
+    needed = connection.execute(
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = %s AND is_nullable = 'NO'"
+        " AND column_default IS NULL AND column_name <> 'id'",
+        (table,),
+    ).fetchall()
+    people = {"local_user_id": "203", "person_id": "101", "target_id": "103"}
+    values = {str(column): people.get(str(column), "1") for column, _ in needed}
+    names = sql.SQL(", ").join(map(sql.Identifier, values))
+    put = sql.SQL(", ").join(sql.Literal(value) for value in values.values())
+    filled = sql.SQL("({}) VALUES ({})").format(names, put) if values else sql.SQL("DEFAULT VALUES")
+    connection.execute(sql.SQL("INSERT INTO {} {}").format(name, filled))
+
+
+@pytest.mark.parametrize("version", ["0.19.20", "1.0.0-beta.1"])
+def test_a_picture_is_found_wherever_text_can_stand_but_in_what_is_named(postgres: Postgres, version: str) -> None:
+    new = version.startswith("1.0")
+    url = postgres.database(*(Path(f"lemmy_{'1' if new else '019'}{part}.sql") for part in ("", "_data")))
+    lost: list[str] = []
+    with psycopg.connect(url, autocommit=True) as connection:
+        everywhere = text_columns(connection)
+        connection.execute("SET session_replication_role = replica")  # no foreign keys
+        for table in sorted({table for table, _ in everywhere}):
+            columns = [
+                column for at, column in sorted(everywhere) if at == table and not {column, f"{at}.{column}"} & APART.keys()
+            ]
+            if not columns:
+                continue
+            alias = f"{table[-12:]}.png"
+            a_row(connection, table)
+            address = sql.Literal(f"https://lemmy.example/{'api/v4' if new else 'pictrs'}/image/{alias}")
+            put = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(column), address) for column in columns)
+            where = sql.SQL("ctid = (SELECT min(ctid) FROM {})").format(sql.Identifier(table))
+            connection.execute(sql.SQL("UPDATE {} SET {} WHERE {}").format(sql.Identifier(table), put, where))
+            found = {use.field for use in traced(url, alias, private_messages=True).uses}
+            lost += [f"{table}.{column}" for column in columns if column not in found]
+
+    stand_in = {f"{table}.{column}" for table, column in everywhere}
+    assert stand_in >= {f"{table}.{column}" for table, columns in COLUMNS[version].items() for column in columns} - ARRAYS
+    assert lost == []

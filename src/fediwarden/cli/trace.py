@@ -106,6 +106,8 @@ def _head(meant: Subject, seen: Trace) -> None:
         result("  Lemmy knows of no upload and of nothing that shows it")
     for upload in seen.uploads:
         result(f"  uploaded  {_uploaded(seen, upload)}")
+    for copy in seen.copies:
+        result(f"  also as   {plain(copy.alias or copy.address)}: {copy.words}")
 
 
 def _uploaded(seen: Trace, upload: Upload) -> str:

@@ -21,7 +21,12 @@ class UseKind(StrEnum):
     SITE = "site"
     EMOJI = "emoji"
     TAGLINE = "tagline"
-    REPORT = "report"  # keeps a copy of what was reported
+    REPORT = "report"  # keeps a copy of what was reported, and why
+    APPLICATION = "application"  # what somebody wrote to be let in, and why they were not
+    COMMUNITY_TAG = "community tag"
+    NOTE = "note"  # what one account wrote down about another
+    MODLOG = "mod log"  # the reason that a moderator gave; public
+    RECORD = "record"  # what Lemmy notes for itself of pictures that it fetched, sized or blurred; nobody's
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,17 @@ class Copy:
     alias: str  # of this server's pict-rs; "" for a picture of another server
     post: int  # whose `url` and `thumbnail_url` tie the two together
     preview: bool  # whether this is the preview; False: what was asked about is
+    by_lemmy: bool = True  # False for a preview that somebody uploaded and chose: the two may show different things
+
+    @property
+    def words(self) -> str:
+        """What it is, in a few words."""
+        of_whom = "that Lemmy made" if self.by_lemmy else "that somebody uploaded, which may show something else"
+        return (
+            f"the preview of post {self.post} {of_whom}"
+            if self.preview
+            else f"the picture of post {self.post}, whose preview this is"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +153,7 @@ class Trace:
     @property
     def counts(self) -> Mapping[str, int]:
         """The trace in numbers, for records and questions."""
-        kinds = [use.kind for use in {(use.kind, use.id): use for use in self.uses}.values()]
+        kinds = [use.kind for use in {(use.kind, use.id, use.address): use for use in self.uses}.values()]
         return {
             "uploaders": len(self.uploaders),
             "persons": len(self.owners),
@@ -146,6 +162,7 @@ class Trace:
             "private messages": kinds.count(UseKind.PRIVATE_MESSAGE),
             "profiles": kinds.count(UseKind.PROFILE),
             "other uses": sum(kind not in _COUNTED for kind in kinds),
+            "copies": len(self.copies),
             "communities": len(self.communities),
             "sessions": len(self.sessions),
             "other uploads": len(self.other_uploads),
@@ -166,7 +183,7 @@ class Trace:
         return {**asdict(self), "counts": dict(self.counts), "owners": [person.id for person in self.owners]}
 
 
-_COUNTED = (UseKind.POST, UseKind.COMMENT, UseKind.PRIVATE_MESSAGE, UseKind.PROFILE)
+_COUNTED = (UseKind.POST, UseKind.COMMENT, UseKind.PRIVATE_MESSAGE, UseKind.PROFILE, UseKind.RECORD)
 
 
 def _masked(text: str) -> str:

@@ -42,6 +42,30 @@ def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: boo
     return Wanted(tuple(like), "|".join(f"(?:{part})" for part in exact))
 
 
+def whole_addresses(domain: str, aliases: Sequence[str], urls: Sequence[str]) -> tuple[str, ...]:
+    """How the server of this domain writes the whole address of such a picture, for columns whose index answers equality only.
+
+    Both schemes, and the paths of 0.19 and of 1.0, which keeps what 0.19 wrote. A remote picture stands there as it is, or proxied.
+    """
+    found: dict[str, None] = {}
+    for url in filter(None, urls):
+        found[url] = None
+    for base in (f"https://{domain}", f"http://{domain}") if domain else ():
+        for alias in filter(None, aliases):
+            for path in ("/pictrs/image/", "/api/v4/image/"):
+                found[f"{base}{path}{alias}"] = None
+        for url in filter(None, urls):
+            for path in PROXIES:
+                found[f"{base}{path}?url={quote(url, safe='')}"] = None
+    return tuple(found)
+
+
+def own_alias(url: str, domain: str) -> str:
+    """The alias that an address of this server's own picture names; "" for every other address. `domain`: with its port, if any."""
+    parts = urlsplit(url)
+    return read_address(url).alias if domain and parts.netloc.lower() == domain.lower() else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Matcher:
     """The same question about a text that is here already."""

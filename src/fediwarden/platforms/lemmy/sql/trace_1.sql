@@ -1,5 +1,9 @@
 -- What a trace asks the database of Lemmy 1.0. Every column named here, and no other one, is granted by grants_1.sql.
--- `like` are LIKE patterns that an index may answer, `exact` a regular expression with the borders that LIKE cannot say.
+-- `like` are LIKE patterns that an index may answer, `exact` a regular expression with the borders that LIKE cannot say, `equal` whole addresses.
+--
+-- A search (`uses ...`) names the columns that may show a picture, and is asked for several of them or for one: "=" says that an index
+-- answers whole addresses, "==" that nothing else is asked, "~" that a trigram index answers LIKE. `owners` are those behind which further
+-- owners of the picture may stand. {m.removed|false} is false where the version has no such column.
 
 -- name: uploads
 -- Who uploaded it; for a preview that Lemmy made, whose post it belongs to.
@@ -38,120 +42,209 @@ WHERE lu.person_id = ANY (%(persons)s) ORDER BY lu.person_id, lt.published_at;
 SELECT co.id, co.name, co.ap_id AS address, i.domain
 FROM community co LEFT JOIN instance i ON i.id = co.instance_id WHERE co.id = ANY (%(communities)s) ORDER BY co.id;
 
+-- name: domain
+-- This server's own, with a port if it has one: that of its first local account.
+SELECT i.domain FROM local_user lu JOIN person p ON p.id = lu.person_id JOIN instance i ON i.id = p.instance_id ORDER BY lu.id LIMIT 1;
+
+-- name: pairs
+-- A picture's post and its preview are other pictures that show the same.
+SELECT po.id, po.url, po.thumbnail_url FROM post po WHERE po.id = ANY (%(posts)s) ORDER BY po.id;
+
+-- name: previews
+SELECT pictrs_alias AS alias, thumbnail_for_post_id AS post FROM local_image WHERE thumbnail_for_post_id = ANY (%(posts)s) ORDER BY pictrs_alias;
+
 -- name: uses post
-SELECT po.id, shown.field, po.ap_id AS address, po.creator_id AS by, po.community_id AS community, po.published_at AS at,
-    po.local AS local, po.removed AS removed, po.deleted AS deleted
+-- columns: url= thumbnail_url embed_video_url name~ body~ alt_text~ embed_title embed_description
+-- owners: url thumbnail_url body
+SELECT po.id, shown.field, po.ap_id AS address, po.creator_id AS by, po.community_id AS community,
+    po.published_at AS at, po.local AS local, po.removed AS removed, po.deleted AS deleted
 FROM post po
-CROSS JOIN LATERAL (VALUES ('url', po.url::text), ('thumbnail_url', po.thumbnail_url::text), ('embed_video_url', po.embed_video_url::text), ('body', po.body::text)) AS shown (field, text)
-WHERE (po.id IN (SELECT po.id FROM unnest(%(like)s::text[]) AS wanted (pattern) JOIN post po ON po.body LIKE wanted.pattern)
-    OR po.url::text LIKE ANY (%(like)s) OR po.thumbnail_url LIKE ANY (%(like)s) OR po.embed_video_url LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY po.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses comment
-SELECT c.id, shown.field, c.ap_id AS address, c.creator_id AS by, c.community_id AS community, c.published_at AS at,
-    c.local AS local, c.removed AS removed, c.deleted AS deleted
+-- columns: content~
+-- owners: content
+SELECT c.id, shown.field, c.ap_id AS address, c.creator_id AS by, c.community_id AS community,
+    c.published_at AS at, c.local AS local, c.removed AS removed, c.deleted AS deleted
 FROM comment c
-CROSS JOIN LATERAL (VALUES ('content', c.content::text)) AS shown (field, text)
-WHERE (c.id IN (SELECT c.id FROM unnest(%(like)s::text[]) AS wanted (pattern) JOIN comment c ON c.content LIKE wanted.pattern))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY c.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses private message
-SELECT m.id, shown.field, m.ap_id AS address, m.creator_id AS by, NULL::int AS community, m.published_at AS at,
-    m.local AS local, m.removed AS removed, m.deleted AS deleted
+-- columns: content
+SELECT m.id, shown.field, m.ap_id AS address, m.creator_id AS by, NULL::int AS community,
+    m.published_at AS at, m.local AS local, m.removed AS removed, m.deleted AS deleted
 FROM private_message m
-CROSS JOIN LATERAL (VALUES ('content', m.content::text)) AS shown (field, text)
-WHERE (m.content LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY m.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses profile
-SELECT p.id, shown.field, p.ap_id AS address, p.id AS by, NULL::int AS community, p.published_at AS at,
-    p.local AS local, false AS removed, p.deleted AS deleted
+-- columns: avatar banner bio~ display_name~
+-- owners: avatar banner bio
+SELECT p.id, shown.field, p.ap_id AS address, p.id AS by, NULL::int AS community,
+    p.published_at AS at, p.local AS local, false AS removed, p.deleted AS deleted
 FROM person p
-CROSS JOIN LATERAL (VALUES ('avatar', p.avatar::text), ('banner', p.banner::text), ('bio', p.bio::text)) AS shown (field, text)
-WHERE (p.avatar LIKE ANY (%(like)s) OR p.banner LIKE ANY (%(like)s) OR p.bio LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY p.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses community
-SELECT co.id, shown.field, co.ap_id AS address, NULL::int AS by, co.id AS community, co.published_at AS at,
-    co.local AS local, co.removed AS removed, co.deleted AS deleted
+-- columns: icon banner title~ sidebar~ summary~
+SELECT co.id, shown.field, co.ap_id AS address, NULL::int AS by, co.id AS community,
+    co.published_at AS at, co.local AS local, co.removed AS removed, co.deleted AS deleted
 FROM community co
-CROSS JOIN LATERAL (VALUES ('icon', co.icon::text), ('banner', co.banner::text), ('sidebar', co.sidebar::text), ('summary', co.summary::text)) AS shown (field, text)
-WHERE (co.icon LIKE ANY (%(like)s) OR co.banner LIKE ANY (%(like)s) OR co.sidebar LIKE ANY (%(like)s) OR co.summary::text LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY co.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses multi-community
-SELECT mc.id, shown.field, mc.ap_id AS address, mc.creator_id AS by, NULL::int AS community, mc.published_at AS at,
-    mc.local AS local, false AS removed, mc.deleted AS deleted
+-- columns: title~ sidebar~ summary~
+SELECT mc.id, shown.field, mc.ap_id AS address, mc.creator_id AS by, NULL::int AS community,
+    mc.published_at AS at, mc.local AS local, false AS removed, mc.deleted AS deleted
 FROM multi_community mc
-CROSS JOIN LATERAL (VALUES ('sidebar', mc.sidebar::text), ('summary', mc.summary::text)) AS shown (field, text)
-WHERE (mc.sidebar LIKE ANY (%(like)s) OR mc.summary::text LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY mc.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses community tag
+-- columns: display_name summary
+SELECT ct.id, shown.field, ct.ap_id AS address, NULL::int AS by, ct.community_id AS community,
+    ct.published_at AS at, NULL::boolean AS local, false AS removed, ct.deleted AS deleted
+FROM community_tag ct
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses note
+-- columns: note
+SELECT pa.target_id AS id, shown.field, 'about ' || p.ap_id AS address, pa.person_id AS by, NULL::int AS community,
+    pa.noted_at AS at, true AS local, false AS removed, false AS deleted
+FROM person_actions pa JOIN person p ON p.id = pa.target_id
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses site
-SELECT s.id, shown.field, s.ap_id AS address, NULL::int AS by, NULL::int AS community, s.published_at AS at,
-    NULL::boolean AS local, false AS removed, false AS deleted
+-- columns: icon banner sidebar summary content_warning
+SELECT s.id, shown.field, s.ap_id AS address, NULL::int AS by, NULL::int AS community,
+    s.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM site s
-CROSS JOIN LATERAL (VALUES ('icon', s.icon::text), ('banner', s.banner::text), ('sidebar', s.sidebar::text)) AS shown (field, text)
-WHERE (s.icon LIKE ANY (%(like)s) OR s.banner LIKE ANY (%(like)s) OR s.sidebar LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY s.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses site local
+-- What only this server keeps about itself.
+-- columns: application_question legal_information
+SELECT ls.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community,
+    ls.published_at AS at, true AS local, false AS removed, false AS deleted
+FROM local_site ls
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses application
+-- columns: answer deny_reason
+SELECT ra.id, shown.field, '' AS address, lu.person_id AS by, NULL::int AS community,
+    ra.published_at AS at, true AS local, false AS removed, false AS deleted
+FROM registration_application ra LEFT JOIN local_user lu ON lu.id = ra.local_user_id
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses emoji
-SELECT e.id, shown.field, e.image_url AS address, NULL::int AS by, NULL::int AS community, e.published_at AS at,
-    NULL::boolean AS local, false AS removed, false AS deleted
+-- columns: image_url= shortcode alt_text category
+SELECT e.id, shown.field, e.image_url AS address, NULL::int AS by, NULL::int AS community,
+    e.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM custom_emoji e
-CROSS JOIN LATERAL (VALUES ('image_url', e.image_url::text)) AS shown (field, text)
-WHERE (e.image_url LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY e.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses tagline
-SELECT t.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community, t.published_at AS at,
-    NULL::boolean AS local, false AS removed, false AS deleted
+-- columns: content
+SELECT t.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community,
+    t.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM tagline t
-CROSS JOIN LATERAL (VALUES ('content', t.content::text)) AS shown (field, text)
-WHERE (t.content LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY t.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses report of a post
-SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community, r.published_at AS at,
-    NULL::boolean AS local, false AS removed, false AS deleted
+-- columns: original_post_name original_post_url original_post_body reason
+SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community,
+    r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM post_report r
-CROSS JOIN LATERAL (VALUES ('original_post_url', r.original_post_url::text), ('original_post_body', r.original_post_body::text)) AS shown (field, text)
-WHERE (r.original_post_url LIKE ANY (%(like)s) OR r.original_post_body LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY r.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses report of a comment
-SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community, r.published_at AS at,
-    NULL::boolean AS local, false AS removed, false AS deleted
+-- columns: original_comment_text reason
+SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community,
+    r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM comment_report r
-CROSS JOIN LATERAL (VALUES ('original_comment_text', r.original_comment_text::text)) AS shown (field, text)
-WHERE (r.original_comment_text LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY r.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses report of a private message
-SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community, r.published_at AS at,
-    NULL::boolean AS local, false AS removed, false AS deleted
+-- columns: original_pm_text reason
+SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community,
+    r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM private_message_report r
-CROSS JOIN LATERAL (VALUES ('original_pm_text', r.original_pm_text::text)) AS shown (field, text)
-WHERE (r.original_pm_text LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY r.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
 
 -- name: uses report of a community
-SELECT r.id, shown.field, '' AS address, NULL::int AS by, r.community_id AS community, r.published_at AS at,
-    NULL::boolean AS local, false AS removed, false AS deleted
+-- columns: original_community_name original_community_title original_community_icon original_community_banner original_community_sidebar original_community_summary reason
+SELECT r.id, shown.field, '' AS address, NULL::int AS by, r.community_id AS community,
+    r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM community_report r
-CROSS JOIN LATERAL (VALUES ('original_community_icon', r.original_community_icon::text), ('original_community_banner', r.original_community_banner::text), ('original_community_sidebar', r.original_community_sidebar::text), ('original_community_summary', r.original_community_summary::text)) AS shown (field, text)
-WHERE (r.original_community_icon LIKE ANY (%(like)s) OR r.original_community_banner LIKE ANY (%(like)s) OR r.original_community_sidebar LIKE ANY (%(like)s) OR r.original_community_summary LIKE ANY (%(like)s))
-    AND shown.text LIKE ANY (%(like)s) AND shown.text ~ %(exact)s
-ORDER BY r.id, shown.field;
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses mod log
+-- columns: reason
+SELECT ml.id, shown.field, ml.kind::text AS address, NULL::int AS by, ml.target_community_id AS community,
+    ml.published_at AS at, true AS local, false AS removed, false AS deleted
+FROM modlog ml
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses record remote_image
+-- Remote pictures that Lemmy has fetched or may proxy, by their whole address.
+-- columns: link==
+SELECT 0 AS id, shown.field, ri.link AS address, NULL::int AS by, NULL::int AS community,
+    ri.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
+FROM remote_image ri
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses record image_details
+-- Sizes of pictures, by their whole address.
+-- columns: link==
+SELECT 0 AS id, shown.field, d.link AS address, NULL::int AS by, NULL::int AS community,
+    NULL::timestamptz AS at, NULL::boolean AS local, false AS removed, false AS deleted
+FROM image_details d
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
+
+-- name: uses record blurhash
+-- A blurred rendition that outlives the picture.
+-- columns: link==
+SELECT 0 AS id, 'blurhash' AS field, d.link AS address, NULL::int AS by, NULL::int AS community,
+    NULL::timestamptz AS at, NULL::boolean AS local, false AS removed, false AS deleted
+FROM image_details d
+CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
+WHERE d.blurhash IS NOT NULL AND ({found}) AND shown.text ~ %(exact)s
+ORDER BY id, address, shown.field;
