@@ -2,16 +2,26 @@
 
 An account's token is a password: it goes to the configured server only, into no message and no log, and redirects are not
 followed. Lemmy takes a wrong token for an anonymous caller, so who the token belongs to is asked before anything else.
+
+Lemmy limits how often it may be asked, for each address that asks: searches 60 times in ten minutes unless its administrator
+says otherwise, everything else 180 times in a minute. It tells both numbers, so that requests are spread before it refuses any.
 """
 
+import base64
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
+from json import loads
 from threading import Event
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from fediwarden.errors import Refused, Unreached
+from fediwarden.platforms.lemmy.pace import Pace
 
 if TYPE_CHECKING:
     import httpx2
@@ -20,16 +30,39 @@ Json = dict[str, Any]
 
 PAGE = 50  # the most that Lemmy gives at once
 TRIES = 6
+PATIENCE = 660.0  # seconds that one question waits for the rate limit in all: Lemmy's longest, 600 for searches, and some
+SHARES = (0.0, 0.125, 0.25, 0.5, 0.25)  # of a limit's span, waited one after the other where Lemmy does not say how long
 RATE_LIMITED = ("rate_limit_error", "too_many_requests")
 UNKNOWN_TOKEN = "Lemmy does not know this token"  # noqa: S105 - words, not a token
-NEW_TOKEN = "log in anew and put the new `jwt` into the credentials file"  # noqa: S105
+NEW_TOKEN = "log in anew and put the new `jwt` into the credentials file; a logout, a ban and a new password end it"  # noqa: S105
 AGAIN = "Lemmy gives the same page again and again"
 BETWEEN = "write Lemmy's own address as [lemmy] api: a proxy or cache in between answers for it"
-NOT_FOUND = ("not_found", "couldnt_find_post", "couldnt_find_comment", "couldnt_find_person", "NotFound")
+RIGHTS = ("not_an_admin", "not_a_mod_or_admin", "not_higher_admin", "not_higher_mod")
+HIDES = {  # settings of an account, what they hide from its searches, and the value with which they hide nothing
+    "show_nsfw": ("NSFW posts", True),
+    "show_bot_accounts": ("what bots post", True),
+    "show_read_posts": ("posts that it has read", True),
+    "hide_posts_with_media": ("posts with media", False),
+}
+BLOCKS = {
+    "person_blocks": "persons",
+    "community_blocks": "communities",
+    "instance_blocks": "servers",
+    "instance_communities_blocks": "servers' communities",
+    "instance_persons_blocks": "servers' persons",
+}
 
 
 class NotThere(Refused):
-    """Lemmy knows no such post, comment or person (any more)."""
+    """Lemmy knows no such post, comment, person or report (any more)."""
+
+
+class Limited(Unreached):
+    """Lemmy's rate limit is reached, and longer than a question waits."""
+
+
+class Cut(Unreached):
+    """Lemmy told the beginning of a list and has no way to tell the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +70,20 @@ class Token:
     """An account's login."""
 
     jwt: str = field(repr=False)
+
+    @property
+    def ends(self) -> datetime | None:
+        """When it ends, as it says itself; None where it does not say, or says that it never does.
+
+        Nothing is verified: only its server can tell whether it still holds. Lemmy 0.19 gives tokens without an end, 1.0 such as
+        end after a week, unless the login said `stay_logged_in` (then the year is beyond what a calendar holds).
+        """
+        try:
+            middle = self.jwt.split(".")[1]
+            claims = loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+            return datetime.fromtimestamp(float(claims["exp"]), UTC)
+        except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +102,7 @@ class Account:
     person: int
     name: str
     admin: bool
+    hides: tuple[str, ...] = ()  # what its own settings hide from its searches, in words
 
 
 class Api:
@@ -69,12 +117,19 @@ class Api:
         stop: Event | None = None,
         pause: float = 1.0,
         jitter: Callable[[], float] = random.random,
+        tell: Callable[[float], None] = lambda _: None,
+        wait: Callable[[float], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             url: where the API is called, such as http://127.0.0.1:8536.
             timeout: seconds for one answer.
-            pause: the first pause in seconds after an answer that the rate limit is reached; each next one is twice as long.
+            stop: once it is set, nothing is waited for any more.
+            pause: the first pause in seconds after an answer that the rate limit is reached.
+            tell: hears how many seconds are waited for the rate limit, before they are.
+            wait: waits so many seconds; by default until then or until `stop` is set.
+            clock: seconds that only grow.
         """
         self._url = url.rstrip("/")
         self._token = token
@@ -82,6 +137,11 @@ class Api:
         self._stop = stop or Event()
         self._pause = pause
         self._jitter = jitter
+        self._tell = tell
+        self._wait = wait or self._stop.wait
+        self._clock = clock
+        self._paces: dict[str, Pace] = {}
+        self._waited = 0.0
 
     def __repr__(self) -> str:
         return f"Api({self._url!r})"
@@ -115,6 +175,21 @@ class Api:
             raise Refused(f"Lemmy {str(answer.get('version'))[:20]!r} is neither 0.19 nor 1.0", hint="check [lemmy] api")
         return "0.19", answer
 
+    @cached_property
+    def base(self) -> str:
+        """Its own address as it writes it itself, such as "https://lemmy.example". Raises: Unreached, Refused."""
+        site = (self._site[1].get("site_view") or {}).get("site") or {}
+        parts = urlsplit(str(site.get("ap_id") or site.get("actor_id") or self._url))
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def about(self) -> Json:
+        """What Lemmy said of itself when it was first asked: "site_view", in 0.19 "taglines" and "custom_emojis" too.
+
+        Raises: Unreached, Refused.
+        """
+        return self._site[1]
+
     @property
     def version(self) -> str:
         """ "0.19" or "1.0", asked once. Raises: Unreached, Refused."""
@@ -127,11 +202,18 @@ class Api:
     @cached_property
     def account(self) -> Account:
         """Whose token it is, asked once. Raises: Unreached, Refused (also where Lemmy does not know the token)."""
-        mine = self._get("/account") if self._new else self._site[1].get("my_user")
-        view = (mine or {}).get("local_user_view")
+        mine = (self._get("/account") if self._new else self._site[1].get("my_user")) or {}
+        view = mine.get("local_user_view")
         if not view:
             raise Refused(UNKNOWN_TOKEN, hint=NEW_TOKEN)
-        return Account(int(view["person"]["id"]), str(view["person"]["name"]), bool(view["local_user"].get("admin")))
+        local = view["local_user"]
+        hides = [f"{what} ({name})" for name, (what, shown) in HIDES.items() if bool(local.get(name, shown)) is not shown]
+        hides += [f"blocked {what}" for name, what in BLOCKS.items() if mine.get(name)]
+        read = {number for number in mine.get("discussion_languages", ()) if isinstance(number, int)}
+        known = {language.get("id") for language in self._site[1].get("all_languages", ())}
+        if read and not known <= read:  # 0.19 tells none where it is all
+            hides.append("languages that it does not read")
+        return Account(int(view["person"]["id"]), str(view["person"]["name"]), bool(local.get("admin")), tuple(hides))
 
     def need_admin(self) -> Account:
         """Whose token it is, if they are an administrator. Raises: Unreached, Refused."""
@@ -145,24 +227,71 @@ class Api:
         return [view["person"] for view in self._site[1].get("admins", ())]
 
     def images(self) -> Iterator[Json]:
-        """Every picture that Lemmy took in, newest first: "local_image" and "person". Raises: Unreached, Refused."""
-        if self._new:
-            yield from self._cursor("/image/list", {})
+        """Every picture that Lemmy took in, newest first in 0.19: "local_image" and "person".
+
+        1.0.0-beta.1 tells one page in no order and answers an error to the question for the next.
+        Raises: Unreached, Refused; Cut after the last one that is told, where there are more.
+        """
+        if not self._new:
+            for found in self._pages("/admin/list_all_media", ("images",)):
+                yield from found["images"]
             return
-        for found in self._pages("/admin/list_all_media", ("images",)):
-            yield from found["images"]
+        told = 0
+        try:
+            for image in self._cursor("/image/list", {}):
+                told += 1
+                yield image
+        except NotThere as error:
+            if not told:
+                raise
+            raise Cut(f"Lemmy told {told:,} of its pictures, and an error instead of the next page") from error
+
+    def showing(self, address: str, creator: int | None = None) -> Iterator[Json]:
+        """Posts whose address equals this one, letter by letter; their views.
+
+        With the creator's number an administrator of 0.19 is told those that were removed, read or hidden too.
+        Raises: Unreached, Refused.
+        """
+        by = {} if creator is None else {"creator_id": str(creator)}
+        if self._new:
+            wanted = {"search_term": address, "type_": "posts", "post_url_only": "true", "show_nsfw": "true"}
+            yield from (view for _, view in self._found({**wanted, **by}))
+            return
+        for rows in self._pages("/search", ("posts",), q=address, type_="Url", listing_type="All", sort="New", **by):
+            yield from rows["posts"]
 
     def search(self, words: str) -> Iterator[tuple[str, Json]]:
-        """Posts and comments with these words: "post" or "comment", and its view. Raises: Unreached, Refused."""
+        """What has these words in a text: "post", "comment", in 1.0 "person" and "community" too, and its view.
+
+        An address is not among the texts (see `showing`), nor is a preview's. Raises: Unreached, Refused.
+        """
         if self._new:
-            for found in self._cursor("/search", {"q": words, "search_term": words}):
-                if found.get("type_") in ("post", "comment"):
-                    yield found["type_"], found
+            yield from self._found({"search_term": words, "show_nsfw": "true"})
             return
-        for kind in ("All", "Url"):
-            for rows in self._pages("/search", ("posts", "comments"), q=words, type_=kind, listing_type="All"):
-                yield from (("post", view) for view in rows["posts"])
-                yield from (("comment", view) for view in rows["comments"])
+        for rows in self._pages("/search", ("posts", "comments"), q=words, type_="All", listing_type="All", sort="New"):
+            yield from (("post", view) for view in rows["posts"])
+            yield from (("comment", view) for view in rows["comments"])
+
+    def written_by(self, person: int) -> Iterator[tuple[str, Json]]:
+        """An account's posts and comments, newest first, what was removed among them: "post" or "comment", and its view.
+
+        Raises: Unreached, Refused.
+        """
+        if self._new:
+            for view in self._cursor("/person/content", {"person_id": str(person)}):
+                kind = "comment" if "comment" in view else "post"
+                yield kind, view
+            return
+        for rows in self._pages("/user", ("posts", "comments"), person_id=str(person), sort="New"):
+            yield from (("post", view) for view in rows["posts"])
+            yield from (("comment", view) for view in rows["comments"])
+
+    def post_view(self, number: int) -> Json:
+        """One post with its creator and community. Raises: Unreached, Refused, NotThere."""
+        view = self._get("/post", id=number).get("post_view")
+        if not isinstance(view, dict):
+            raise Unreached("Lemmy answers, but without `post_view`", hint=BETWEEN)
+        return view
 
     def reports(self) -> Iterator[Report]:
         """Reports that nobody has resolved. Raises: Unreached, Refused."""
@@ -217,13 +346,25 @@ class Api:
             page, before = page + 1, found
 
     def _cursor(self, path: str, query: Mapping[str, str]) -> Iterator[Json]:
+        """The items of a list of 1.0, page by page. Raises: Unreached where the walk does not come to an end."""
+        for answer in self._walk(path, query):
+            yield from _list(answer, "items")
+
+    def _found(self, query: Mapping[str, str]) -> Iterator[tuple[str, Json]]:
+        """What 1.0's search tells, page by page. Raises: Unreached where the walk does not come to an end."""
+        kinds = {"posts": "post", "comments": "comment", "persons": "person", "communities": "community"}
+        for answer in self._walk("/search", query):
+            for name, kind in kinds.items():
+                yield from ((kind, view) for view in _list(answer, name))
+
+    def _walk(self, path: str, query: Mapping[str, str]) -> Iterator[Json]:
         cursor = ""
         seen: set[str] = set()
         while True:
             answer = self._get(path, **query, limit=PAGE, **({"page_cursor": cursor} if cursor else {}))
-            yield from _list(answer, "search" if "search" in answer else "items")
+            yield answer
             cursor = str(answer.get("next_page") or "")
-            if not cursor:
+            if not cursor.replace("none", "").strip(","):  # a search of everything has a cursor for each kind: "none,none,..."
                 return
             if cursor in seen:
                 raise Unreached(AGAIN, hint=BETWEEN)
@@ -233,14 +374,20 @@ class Api:
         return self._call("GET", f"/api/{'v4' if self._new else 'v3'}{path}", query=query)
 
     def _post(self, path: str, body: Mapping[str, object], method: str = "POST") -> None:
-        self._call(method, f"/api/{'v4' if self._new else 'v3'}{path}", body=body)
+        with self.one_question():
+            self._call(method, f"/api/{'v4' if self._new else 'v3'}{path}", body=body)
 
     def _call(
         self, method: str, path: str, *, query: Mapping[str, str | int] | None = None, body: Mapping[str, object] | None = None
     ) -> Json:
         import httpx2
 
+        buckets = ("search", "message") if path.endswith("/search") else ("message",)
         for number in range(TRIES):
+            if not self._rest(
+                max((self._paces[name].due(self._clock()) for name in buckets if name in self._paces), default=0.0)
+            ):
+                break
             try:
                 answer = self._client.request(method, path, params=query, json=body)
             except httpx2.HTTPError as error:
@@ -248,20 +395,67 @@ class Api:
             content = _json(answer)
             told = str(content.get("error", ""))[:80]
             if answer.status_code != 429 and told not in RATE_LIMITED:
-                return _checked(answer.status_code, content, told)
-            if number + 1 == TRIES or self._stop.is_set():
+                self._note(path, buckets, answer, content)
+                return _checked(answer.status_code, content, told, f"{method} {path}")
+            if number + 1 == TRIES or not self._rest(self._advised(answer, buckets[0], number)):
                 break
-            self._stop.wait(_pause(answer, self._pause * 2**number) * (0.5 + self._jitter() / 2))
-        raise Unreached(
-            "Lemmy's rate limit is reached", hint="run the same command again in some minutes; what was done is recorded"
+        raise Limited(
+            f"Lemmy's rate limit is reached (waited {self._waited:.0f} s)",
+            hint="run the same command again in some minutes; what was done is recorded",
         )
 
+    # -- the rate limit -----------------------------------------------------------------------------------------------
 
-def _pause(answer: "httpx2.Response", otherwise: float) -> float:
+    @contextmanager
+    def one_question(self) -> Iterator[None]:
+        """What is asked in here waits `PATIENCE` seconds for the rate limit in all, and not those that were waited before."""
+        self._waited = 0.0
+        yield
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait so long, if that is not too long; whether it was waited."""
+        if seconds <= 0:
+            return True
+        if self._stop.is_set() or self._waited + seconds > PATIENCE:
+            return False
+        self._tell(seconds)
+        self._waited += seconds
+        self._wait(seconds)
+        return not self._stop.is_set()
+
+    def _note(self, path: str, buckets: tuple[str, ...], answer: "httpx2.Response", content: Json) -> None:
+        """Count a request that was let through; from the first answer about the site on it is known how many may be."""
+        now = self._clock()
+        told = (content.get("site_view") or {}).get("local_site_rate_limit") if path.endswith("/site") else None
+        if told and not self._paces:
+            for name in ("search", "message"):
+                most = told.get(f"{name}_max_requests") or told.get(name)
+                seconds = told.get(f"{name}_interval_seconds") or told.get(f"{name}_per_second")
+                if most and seconds:
+                    self._paces[name] = Pace(int(most), float(seconds), bit_by_bit=f"{name}_per_second" in told)
+        for name in buckets:
+            if name in self._paces:
+                self._paces[name].took(now)
+        if answer.headers.get("x-ratelimit-remaining") == "0" and "message" in self._paces:
+            self._paces["message"].emptied(now, _seconds(answer, "x-ratelimit-reset"))
+
+    def _advised(self, answer: "httpx2.Response", bucket: str, number: int) -> float:
+        """How long to wait now that Lemmy has refused for its rate limit: as it says, or else as its limits are made."""
+        said = _seconds(answer, "Retry-After")
+        pace = self._paces.get(bucket)
+        if said is not None:
+            return said + self._jitter()
+        if pace is None:
+            return self._pause * 2.0**number * (0.5 + self._jitter() / 2)
+        wait: float = max(self._pause, pace.seconds / pace.most if pace.bit_by_bit else pace.seconds * SHARES[number])
+        return wait * (1 + self._jitter() / 10)
+
+
+def _seconds(answer: "httpx2.Response", name: str) -> float | None:
     try:
-        return min(60.0, max(0.0, float(answer.headers["Retry-After"])))
+        return max(0.0, float(answer.headers[name]))
     except (KeyError, ValueError):
-        return min(60.0, otherwise)
+        return None
 
 
 def _json(answer: "httpx2.Response") -> Json:
@@ -279,16 +473,26 @@ def _list(answer: Json, name: str) -> list[Json]:
     return rows
 
 
-def _checked(status: int, content: Json, told: str) -> Json:
+def _checked(status: int, content: Json, told: str, call: str) -> Json:
+    """The answer, if it is one. What is not there, what may not be done and who is not known are told apart by Lemmy's own word."""
+    said = f"Lemmy answered {status}{f' ({told})' if told else ''}"
     if 200 <= status < 300:
         return content
     if status >= 500:
-        raise Unreached(f"Lemmy answered {status}{f' ({told})' if told else ''}")
+        raise Unreached(said)
     if status == 401:
         raise Refused(UNKNOWN_TOKEN, hint=NEW_TOKEN)
-    if status == 404 or told in NOT_FOUND:
-        raise NotThere(f"Lemmy answered {status}{f' ({told})' if told else ''}")
-    raise Refused(f"Lemmy answered {status}{f' ({told})' if told else ''}", hint="does the token belong to an administrator?")
+    if status == 404 and not told:
+        raise Refused(f"{said}: it has no {call}", hint=BETWEEN)
+    if status == 404 or told.startswith("couldnt_find_") or told.lower() in ("not_found", "notfound"):
+        raise NotThere(said)
+    if told in RIGHTS or status == 403:
+        raise Refused(
+            said, hint="does the token belong to an administrator, and to one of longer standing than whom it concerns?"
+        )
+    if told.startswith("couldnt_update"):
+        raise Refused(f"{said}: it cannot be changed any more", hint="its author may have deleted it already")
+    raise Refused(said)
 
 
 def _report(kind: str, view: Json) -> Report:

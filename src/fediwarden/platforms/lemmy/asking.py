@@ -1,21 +1,108 @@
-"""A trace by Lemmy's API, for servers whose database may not be read; what the API does not tell stands in `Trace.limits`."""
+"""A trace by Lemmy's API, for servers whose database may not be read; what the API does not tell stands in `Trace.limits`.
 
-from collections.abc import Iterator, Sequence
+A picture is met on four roads: the list of uploads, posts whose address equals one of its own, texts that hold its name, and
+everything its uploaders wrote. None of them finds everything, so that such a trace is never complete.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from urllib.parse import quote, urlsplit
 
-from fediwarden.platforms.lemmy.api import Api, Json
-from fediwarden.platforms.lemmy.model import Community, Person, Trace, Upload, Use, UseKind
-from fediwarden.platforms.lemmy.wanted import Matcher, matcher
+from fediwarden.errors import Unreached
+from fediwarden.platforms.lemmy.api import Api, Cut, Json, NotThere
+from fediwarden.platforms.lemmy.model import CACHED, Community, Copy, Person, Trace, Upload, Use, UseKind
+from fediwarden.platforms.lemmy.wanted import Matcher, matcher, read_address
 
 MOST_IMAGES = 20_000  # pictures of Lemmy's list that are gone through, newest first
+MOST_WRITTEN = 1000  # posts and comments of one account that are gone through, newest first
 OTHERS = 1000
 LIMITS = (
     "sessions with their addresses, mail addresses and private messages are not told by the API",
-    "profiles of others, communities, the site, emoji, taglines and the copies in reports are not searched by the API",
+    "other people's avatars and banners, icons of communities, multi-communities and the copies in reports are not searched by the API",
+    "what its author deleted, and what the account itself hid, is in no search",
+    "an address with something behind it (`?format=webp`) is found in texts only, and not as the address of a post",
 )
-POST_FIELDS = ("url", "thumbnail_url", "embed_video_url", "body")
+OLD_LIMITS = (
+    "who made Lemmy fetch a preview is not told by the API",
+    "nothing searches previews: a post that shows it as its preview alone is found only among what its uploader wrote",
+    "what moderators removed is found only among what its uploader wrote",
+    "biographies and sidebars are not searched by the API of 0.19",
+)
+NEW_LIMITS = (
+    "nothing searches previews: a post that shows it as its preview alone is found only if Lemmy's list of pictures names the post",
+    "taglines and emoji are not searched",
+)
+AT_ITS_ORIGIN = (
+    "posts whose address is the remote one itself were not asked for: Lemmy 1.0 would fetch it from its origin for that"
+)
+POST_FIELDS = ("url", "thumbnail_url", "embed_video_url", "body", "name", "alt_text", "embed_title", "embed_description")
+PROFILE_FIELDS = ("avatar", "banner", "bio", "display_name")
+COMMUNITY_FIELDS = ("icon", "banner", "description", "sidebar", "summary")
+SITE_FIELDS = ("icon", "banner", "description", "sidebar")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a trace gathers on its roads; nothing twice."""
+
+    asked: Matcher
+    limits: list[str]
+    uploads: list[Upload] = field(default_factory=list)
+    others: list[Upload] = field(default_factory=list)
+    persons: dict[int, Person] = field(default_factory=dict)
+    communities: dict[int, Community] = field(default_factory=dict)
+    uses: dict[tuple[UseKind, int, str], Use] = field(default_factory=dict)
+    copies: dict[tuple[str, int], Copy] = field(default_factory=dict)
+    failures: list[Unreached] = field(default_factory=list)
+
+    def meet(self, kind: str, view: Json) -> None:
+        """What a post, comment, person or community shows of it."""
+        match kind:
+            case "post" | "comment":
+                for use in _uses(kind, view, self.asked):
+                    self.uses[use.kind, use.id, use.field] = use
+                    self.person(view.get("creator"))
+                    _add_community(self.communities, view.get("community"))
+                if kind == "post":
+                    self._copy(view["post"])
+            case "person":
+                self.profile(view.get("person"))
+            case _:  # a community
+                row = view.get("community") or {}
+                for name in _meeting(row, COMMUNITY_FIELDS, self.asked):
+                    number = int(row["id"])
+                    self.uses[UseKind.COMMUNITY, number, name] = Use(UseKind.COMMUNITY, number, name, _address(row), None, number)
+                    _add_community(self.communities, row)
+
+    def person(self, row: Json | None) -> None:
+        """Somebody who is behind it; their profile may show it too."""
+        if row and _add_person(self.persons, row):
+            self.profile(row)
+
+    def profile(self, row: Json | None) -> None:
+        """What of a profile shows it."""
+        for name in _meeting(row or {}, PROFILE_FIELDS, self.asked):
+            number = int((row or {})["id"])
+            _add_person(self.persons, row)
+            self.uses[UseKind.PROFILE, number, name] = Use(UseKind.PROFILE, number, name, _address(row or {}), number)
+
+    def _copy(self, row: Json) -> None:
+        """Lemmy makes a preview of an image post's picture: the one shows what the other does, under another name."""
+        url, preview = str(row.get("url") or ""), str(row.get("thumbnail_url") or "")
+        if not url or not preview or url == preview:
+            return
+        if self.asked.meets(url):
+            self._add_copy(preview, row, preview=True)
+        elif self.asked.meets(preview) and (read_address(url).alias or str(row.get("url_content_type")).startswith("image/")):
+            self._add_copy(url, row, preview=False)
+
+    def _add_copy(self, address: str, row: Json, *, preview: bool) -> None:
+        if not self.asked.meets(address):
+            means = read_address(address)
+            self.copies[address, int(row["id"])] = Copy(address, means.alias, int(row["id"]), preview)
 
 
 class Asking:
@@ -34,69 +121,153 @@ class Asking:
             yield str(image["local_image"]["pictrs_alias"])
 
     def trace(self, aliases: Sequence[str], urls: Sequence[str], *, private_messages: bool) -> Trace:
-        """See `Tracer.trace`; private messages cannot be searched here. Raises: Unreached, Refused."""
+        """See `Tracer.trace`; private messages cannot be searched here. A road that fails is a limit, and the others stand.
+
+        Raises: Unreached, Refused where Lemmy cannot be asked at all.
+        """
         del private_messages
-        self._api.need_admin()
-        asked = matcher(aliases, urls, cut_at_ampersand=self._api.version == "0.19")
-        limits = list(LIMITS)
-        persons: dict[int, Person] = {}
-        communities: dict[int, Community] = {}
-        uses: dict[tuple[UseKind, int, str], Use] = {}
-        uploads, others = self._uploads(aliases, persons, uses, asked, limits)
-        if self._api.version == "0.19":
-            limits.append("who made Lemmy fetch a preview is not told by the API")
-        for words in (*aliases, *(form for url in urls for form in dict.fromkeys((url, quote(url, safe=""))))):
-            for kind, view in self._api.search(words):
-                for use in _uses(kind, view, asked):
-                    uses[use.kind, use.id, use.field] = use
-                    _add_person(persons, view.get("creator"))
-                    _add_community(communities, view.get("community"))
+        api = self._api
+        with api.one_question():
+            account = api.need_admin()
+            new = api.version == "1.0"
+            aliases, urls = tuple(filter(None, aliases)), tuple(filter(None, urls))
+            found = _Found(matcher(aliases, urls, cut_at_ampersand=not new), [*LIMITS, *(NEW_LIMITS if new else OLD_LIMITS)])
+            found.limits += [
+                f"not shown to {account.name[:80]} in any search, by its own settings: {what}" for what in account.hides
+            ]
+            if new and urls:
+                found.limits.append(AT_ITS_ORIGIN)
+            self._about(found)
+            if aliases:
+                _on_road(found, "the list of uploads", partial(self._uploads, aliases, found))
+            for address in _addresses(api.base, aliases, urls, new=new):
+                _on_road(found, f"posts at {address}", partial(_all, found, api.showing, address))
+            for words in _words(aliases, urls, new=new):
+                _on_road(found, f"texts with {words}", partial(_each, found, api.search, words))
+            self._of_uploaders(found, _addresses(api.base, aliases, urls, new=new), new=new)
+            roads = 1 + bool(aliases)
+            if found.failures and len(found.failures) > roads and not found.uses and not found.uploads:
+                raise found.failures[0]
+        if not urls and not found.uploads and not found.uses:
+            found.limits.append(CACHED)
         return Trace(
-            version=self._api.version,
+            version=api.version,
             source="API",
             aliases=tuple(aliases),
             urls=tuple(urls),
-            uploads=tuple(uploads),
-            uses=tuple(uses.values()),
-            persons=tuple(persons[number] for number in sorted(persons)),
-            communities=tuple(communities[number] for number in sorted(communities)),
-            other_uploads=tuple(others),
-            limits=tuple(limits),
+            uploads=tuple(found.uploads),
+            uses=tuple(found.uses.values()),
+            persons=tuple(found.persons[number] for number in sorted(found.persons)),
+            communities=tuple(found.communities[number] for number in sorted(found.communities)),
+            other_uploads=tuple(found.others[:OTHERS]),
+            limits=tuple(found.limits),
+            copies=tuple(found.copies.values()),
+            complete=False,
         )
 
-    def _uploads(
-        self,
-        aliases: Sequence[str],
-        persons: dict[int, Person],
-        uses: dict[tuple[UseKind, int, str], Use],
-        asked: Matcher,
-        limits: list[str],
-    ) -> tuple[list[Upload], list[Upload]]:
+    def _about(self, found: _Found) -> None:
+        """What Lemmy told of itself, without asking anew: its own icon and texts, administrators, in 0.19 taglines and emoji."""
+        about = self._api.about
+        site = (about.get("site_view") or {}).get("site") or {}
+        for name in _meeting(site, SITE_FIELDS, found.asked):
+            found.uses[UseKind.SITE, 1, name] = Use(UseKind.SITE, int(site.get("id", 1)), name, _address(site))
+        for admin in self._api.admins():
+            found.profile(admin)
+        for tagline in about.get("taglines") or ():
+            for name in _meeting(tagline, ("content",), found.asked):
+                found.uses[UseKind.TAGLINE, int(tagline["id"]), name] = Use(UseKind.TAGLINE, int(tagline["id"]), name)
+        for view in about.get("custom_emojis") or ():
+            emoji = view.get("custom_emoji") or {}
+            for name in _meeting(emoji, ("image_url",), found.asked):
+                address = str(emoji.get("shortcode", ""))
+                found.uses[UseKind.EMOJI, int(emoji["id"]), name] = Use(UseKind.EMOJI, int(emoji["id"]), name, address)
+
+    def _uploads(self, aliases: Sequence[str], found: _Found) -> None:
         """Those of the aliases, and the others of the same accounts, as far as the list is gone through."""
-        if not aliases:
-            return [], []
-        found: list[Upload] = []
         rest: list[Upload] = []
         seen = 0
-        for image in islice(self._api.images(), MOST_IMAGES):
-            seen += 1
-            upload = _upload(image)
-            if upload.alias not in aliases:
-                rest.append(upload)
-                continue
-            found.append(upload)
-            person = image.get("person")
-            if _add_person(persons, person) and person:
-                for name in ("avatar", "banner", "bio"):
-                    if asked.meets(person.get(name)):
-                        uses[UseKind.PROFILE, int(person["id"]), name] = Use(
-                            UseKind.PROFILE, int(person["id"]), name, _address(person), int(person["id"])
-                        )
+        try:
+            for image in islice(self._api.images(), MOST_IMAGES):
+                seen += 1
+                upload = _upload(image)
+                if upload.alias not in aliases:
+                    rest.append(upload)
+                    continue
+                found.uploads.append(upload)
+                found.person(image.get("person"))
+        except Cut as error:
+            found.limits.append(f"who uploaded it is known only if it is among those pictures: {error}")
         if seen == MOST_IMAGES:
-            limits.append(f"only the newest {MOST_IMAGES:,} uploads were gone through")
-        uploaders = {upload.person for upload in found if upload.thumbnail_of is None} - {None}
-        others = [upload for upload in rest if upload.person in uploaders and upload.thumbnail_of is None]
-        return found, others[:OTHERS]
+            found.limits.append(f"only the newest {MOST_IMAGES:,} uploads were gone through")
+        for number in {upload.thumbnail_of for upload in found.uploads} - {None}:
+            try:
+                found.meet("post", self._api.post_view(number or 0))
+            except NotThere:
+                continue  # the post is gone, and its preview was left
+        uploaders = {upload.person for upload in found.uploads if upload.thumbnail_of is None} - {None}
+        found.others += [upload for upload in rest if upload.person in uploaders and upload.thumbnail_of is None]
+
+    def _of_uploaders(self, found: _Found, addresses: Sequence[str], *, new: bool) -> None:
+        """What whoever uploaded it wrote: removed posts among it, and those that show the picture as their preview."""
+        for number in sorted({upload.person for upload in found.uploads if upload.thumbnail_of is None and upload.person}):
+            name = found.persons[number].name[:80]
+            _on_road(found, f"what {name} wrote", partial(self._written, found, number, name))
+            if new:
+                continue  # the list of 1.0 has everything that its search has
+            for address in addresses:
+                _on_road(found, f"posts of {name} at {address}", partial(_all, found, self._api.showing, address, number))
+
+    def _written(self, found: _Found, number: int, name: str) -> None:
+        seen = 0
+        for kind, view in islice(self._api.written_by(number), MOST_WRITTEN):
+            seen += 1
+            found.meet(kind, view)
+        if seen == MOST_WRITTEN:
+            found.limits.append(f"only the newest {MOST_WRITTEN:,} posts and comments of {name} were gone through")
+
+
+def _on_road(found: _Found, what: str, ask: Callable[[], None]) -> None:
+    """Ask; a road that fails is named, and what the others found stands."""
+    try:
+        ask()
+    except Unreached as error:
+        found.failures.append(error)
+        found.limits.append(f"{what}: not asked to the end: {error}")
+
+
+def _all(found: _Found, showing: Callable[..., Iterator[Json]], address: str, creator: int | None = None) -> None:
+    for view in showing(address, creator):
+        found.meet("post", view)
+
+
+def _each(found: _Found, search: Callable[[str], Iterator[tuple[str, Json]]], words: str) -> None:
+    for kind, view in search(words):
+        found.meet(kind, view)
+
+
+def _addresses(base: str, aliases: Sequence[str], urls: Sequence[str], *, new: bool) -> list[str]:
+    """The whole addresses under which Lemmy writes a picture into a post, of this version and of those before it."""
+    local = ("/api/v4/image/", "/pictrs/image/") if new else ("/pictrs/image/",)
+    proxies = ("/api/v4/image/proxy", "/api/v3/image_proxy") if new else ("/api/v3/image_proxy",)
+    found = [f"{base}{path}{alias}" for alias in aliases for path in local]
+    for url in urls:
+        found += [] if new else [url]  # see AT_ITS_ORIGIN
+        found += [f"{base}{path}?url={quote(url, safe='')}" for path in proxies]
+    return list(dict.fromkeys(found))
+
+
+def _words(aliases: Sequence[str], urls: Sequence[str], *, new: bool) -> list[str]:
+    """What to search texts for. 1.0 takes a whole address, and what has an @ in it, for something to fetch from elsewhere."""
+    found = list(aliases)
+    for url in urls:
+        for form in (url, quote(url, safe="")):
+            plain = form.partition("://" if "://" in form else "%3A%2F%2F")[2].rpartition("@")[2] if new else form
+            found += [plain] if plain else []
+    return list(dict.fromkeys(found))
+
+
+def _meeting(row: Json, names: Sequence[str], asked: Matcher) -> Iterator[str]:
+    yield from (name for name in names if asked.meets(row.get(name)))
 
 
 def _upload(image: Json) -> Upload:
@@ -106,20 +277,19 @@ def _upload(image: Json) -> Upload:
 
 def _uses(kind: str, view: Json, asked: Matcher) -> Iterator[Use]:
     row = view[kind]
-    for name in POST_FIELDS if kind == "post" else ("content",):
-        if asked.meets(row.get(name)):
-            yield Use(
-                UseKind(kind),
-                int(row["id"]),
-                name,
-                str(row.get("ap_id", "")),
-                (view.get("creator") or {}).get("id"),
-                (view.get("community") or {}).get("id"),
-                _time(row),
-                row.get("local"),
-                bool(row.get("removed")),
-                bool(row.get("deleted")),
-            )
+    for name in _meeting(row, POST_FIELDS if kind == "post" else ("content",), asked):
+        yield Use(
+            UseKind(kind),
+            int(row["id"]),
+            name,
+            str(row.get("ap_id", "")),
+            (view.get("creator") or {}).get("id"),
+            (view.get("community") or {}).get("id"),
+            _time(row),
+            row.get("local"),
+            bool(row.get("removed")),
+            bool(row.get("deleted")),
+        )
 
 
 def _add_person(persons: dict[int, Person], row: Json | None) -> bool:
