@@ -419,6 +419,7 @@ class App:
             stop=self.stop,
             aliases=self._aliases,
             holding=partial(self._holding, settings.name),
+            known=partial(self.ledger.platforms.names_of, settings.name),
         )
         if not settings.pictrs:
             return reader

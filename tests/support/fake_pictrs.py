@@ -133,6 +133,7 @@ class FakePictrs:
     render: Callable[[bytes, str], bytes] = _rendered
     job_delay: float | None = 0.02  # seconds until a queued job is run; None: only `tick` runs them
     read_only: bool = False
+    blurhashes: bool = False  # listings make a blurhash of every row that lacks one, as from 0.5.17 on
     public: bool = False  # send who asks for an original to a public endpoint, at another port
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     before: Callable[[Seen], None] = lambda seen: None  # runs before a request is answered; may change state or raise Refusal
@@ -145,6 +146,9 @@ class FakePictrs:
         self.proxies: dict[str, str] = {}  # remote URL: alias
         self.remote: dict[str, tuple[bytes, str]] = {}  # the internet: what a remote URL gives
         self.not_found: str | None = None  # alias of the picture that stands for missing ones
+        self.blurred: set[bytes] = set()  # hashes that have their blurhash
+        self.poison: dict[bytes, tuple[int, str, str]] = {}  # hashes of which none can be made: status, code, message
+        self.hides_prev = False  # as a pict-rs of which we know nothing yet may do
         self.jobs: deque[Callable[[], None]] = deque()
         self.seen: list[Seen] = []
         self.public_seen: list[Seen] = []
@@ -405,30 +409,49 @@ class FakePictrs:
     def page(self, slug: str | None, timestamp: str | None, limit: int) -> dict[str, Any]:
         """One page of `/internal/hashes`, newest first. What cannot be placed begins anew without a word."""
         ordered = sorted(self.rows.values(), key=lambda row: (row.at, row.hash), reverse=True)
-        start = 0
+        start, prev = 0, -1
         if timestamp:
-            older = [number for number, row in enumerate(ordered) if row.at < datetime.fromisoformat(timestamp)]
-            if not older and self.repo == "sled":
-                return {"limit": limit, "hashes": []}
-            start = older[0] if older else 0
+            moment = datetime.fromisoformat(timestamp)
+            older = next((number for number, row in enumerate(ordered) if row.at < moment), len(ordered))
+            if self.repo != "postgres":
+                start, prev = (
+                    older,
+                    max(0, older - 1 - limit) if older else -1,
+                )  # one too far: `limit` is counted from the next one
+            elif older < len(ordered):
+                start, prev = older, max(0, older - limit) if older and limit else -1
         elif slug:
             try:
                 meant: bytes | None = base64.b64decode(slug, altchars=b"-_", validate=True)
             except ValueError:
                 meant = None
             start = next((number for number, row in enumerate(ordered) if row.hash == meant), 0)
+            prev = max(0, start - limit) if start and limit else -1
         shown = ordered[start : start + limit]
+        if self.blurhashes:
+            for row in shown:
+                self._blurhash(row)
         page: dict[str, Any] = {
             "limit": limit,
             "hashes": [{"hex": row.hash.hex(), "aliases": list(row.aliases), "details": row.details} for row in shown],
         }
         if shown:
             page["current"] = _slug(shown[0])
-        if start:
-            page["prev"] = _slug(ordered[max(0, start - limit)])
+        if prev >= 0 and not self.hides_prev:
+            page["prev"] = _slug(ordered[prev])
         if start + limit < len(ordered):
             page["next"] = _slug(ordered[start + limit])
         return page
+
+    def _blurhash(self, row: Row) -> None:
+        """What a listing makes of a row that lacks it, from 0.5.17 on: one failure fails the whole page."""
+        if row.hash in self.poison:
+            status, code, message = self.poison[row.hash]
+            raise Refusal(status, message, code)
+        if row.hash not in self.blurred:
+            if row.identifier not in self.objects:
+                raise Refusal(500, "Error in store", "not-found")
+            self.blurred.add(row.hash)
 
     def meant(self, query: dict[str, str]) -> Row | None:
         """What `?alias=` or `?proxy=` names."""

@@ -33,8 +33,9 @@ def open_reader(
     stop: Event | None = None,
     aliases: Callable[[], Iterator[str]] | None = None,
     holding: Callable[[Sha256], Sequence[str]] = lambda sha256: (),
+    known: Callable[[str], Sequence[Name]] = lambda key: (),
 ) -> Reader:
-    """A store to look at. `stop`, once set, ends every waiting for another try. `aliases` and `holding`: see `PictrsReader`.
+    """A store to look at. `stop`, once set, ends every waiting for another try. `aliases` to `known`: see `PictrsReader`.
 
     Raises: Misconfigured.
     """
@@ -53,7 +54,7 @@ def open_reader(
         case TargetKind.PICTRS:
             overlap = timedelta(seconds=settings.overlap_seconds)
             server = open_server(settings)
-            return PictrsReader(settings.name, server, patience, overlap=overlap, aliases=aliases, holding=holding)
+            return PictrsReader(settings.name, server, patience, overlap=overlap, aliases=aliases, holding=holding, known=known)
 
 
 def open_keeper(

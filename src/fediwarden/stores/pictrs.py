@@ -7,25 +7,23 @@ first. A read-only scan needs no API key where pict-rs' database may be read: or
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256 as digest
 from typing import TypeVar
 
-from fediwarden.errors import Changed, Gone, Misconfigured, Occupied, Refused, TooLarge, Unreached
+from fediwarden.errors import Changed, Gone, Lost, Misconfigured, Occupied, Refused, TooLarge, Unreached
 from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, StoreName
 from fediwarden.platforms.pictrs.hashes import namesakes
-from fediwarden.platforms.pictrs.server import Page, Server, content_of
+from fediwarden.platforms.pictrs.server import Server, content_of
 from fediwarden.platforms.pictrs.words import Item
 from fediwarden.stores.naming import shown
+from fediwarden.stores.pictrs_walk import Walk
 from fediwarden.stores.retry import Patience
 
 T = TypeVar("T")
 
-LOST = 5  # times in a row that a listing may begin anew without meeting anything new
-REMEMBERED = 10_000  # hashes listed last, so that pages which overlap list nothing twice
 PURGE_SECONDS = 30.0  # how long a purge may wait in pict-rs' queue before it is left for the next `apply`
 ASK_AGAIN = 0.05  # seconds until it is asked the first time whether the purge is done; doubled up to SELDOM
 SELDOM = 1.0
@@ -43,12 +41,17 @@ class PictrsReader:
         overlap: timedelta = timedelta(seconds=60),
         aliases: Callable[[], Iterator[str]] | None = None,
         holding: Callable[[Sha256], Sequence[str]] = lambda sha256: (),
+        known: Callable[[str], Sequence[Name]] = lambda key: (),
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """
         Args:
             overlap: how far listings by time reach back; at least pict-rs' external_validation_timeout.
             aliases: every alias there is, for 0.4, whose API lists nothing.
             holding: keys of this store under which these bytes were met, for 0.4, which cannot be asked for a content.
+            known: the names that are on record for a key; they tell the aliases of what pict-rs cannot list any more, and after a
+                crash what a purged item was.
+            clock: the time, aware.
         """
         self._name = name
         self.server = server
@@ -56,6 +59,8 @@ class PictrsReader:
         self._overlap = overlap
         self._aliases = aliases
         self._holding = holding
+        self._known = known
+        self._clock = clock
 
     @property
     def name(self) -> StoreName:
@@ -102,65 +107,12 @@ class PictrsReader:
             yield refs
 
     def _list_hashes(self) -> Iterator[Sequence[ObjectRef]]:
-        """Walk by slug. pict-rs begins at the first page again, without a word, when the hash that a slug names was deleted.
-
-        So every page has to begin with the hash that its slug named. If one does not, the walk goes on from an item of the page
-        before, or else from the time of the last one, and may meet pages again on its way. A walk that meets them again without
-        having lost its way was not answered as pict-rs answers, and nobody knows what it did not list: Unreached.
-        """
-        page = self._page()
-        begun: set[str] = set()  # slugs of pages since the walk last lost its way
-        lost = 0
-        recent: deque[str] = deque(maxlen=REMEMBERED)
-        known: set[str] = set()
-        while True:
-            fresh = [item for item in page.items if item.key not in known]
-            for item in fresh:
-                if len(recent) == REMEMBERED:
-                    known.discard(recent[0])
-                recent.append(item.key)
-                known.add(item.key)
-            yield from self._refs(fresh)
-            if not page.next:
-                return
-            if page.next in begun or lost > LOST:
-                raise Unreached(
-                    f"{self._name} lists in circles",
-                    hint="write the address of pict-rs itself: a proxy or cache in between answers for it",
-                )
-            begun.add(page.next)
-            following = self._page(page.next)
-            lost = 0 if fresh else lost
-            if not _begins_with(following, page.next):
-                found = self._resumed(page)
-                if found is None:
-                    return
-                following = found
-                lost += 1
-                begun.clear()
-            page = following
-
-    def _resumed(self, last: Page) -> Page | None:
-        """The page after `last` when the slug that it gave is of no use any more; None where nothing is older than it."""
-        for item in reversed(last.items):
-            slug = item.slug
-            page = self._page(slug)
-            if _begins_with(page, slug):
-                return page
-        oldest = min((item.created for item in last.items if item.created is not None), default=None)
-        if oldest is None:
-            raise Unreached(
-                f"{self._name} was not listed to its end: what was listed last was deleted meanwhile", hint="run the scan again"
-            )
-        before = oldest + self._overlap
-        page = self._ask(lambda: self.server.page(before=before))
-        first = next(iter(page.items), None)
-        if first is None or (first.created is not None and first.created >= before):
-            return None  # nothing is older: PostgreSQL gives the first page then, sled an empty one
-        return page
-
-    def _page(self, slug: str = "") -> Page:
-        return self._ask(lambda: self.server.page(slug))
+        """Walk by slug. A row of which pict-rs cannot tell is an object of its own page: what can be known of it is its key."""
+        for step in Walk(self._name, self.server, self._ask, self._clock, self._overlap).steps():
+            if step.unreadable:
+                yield [self._ref(Item(step.unreadable, ()))]
+            else:
+                yield from self._refs(step.items)
 
     def _list_aliases(self) -> Iterator[Sequence[ObjectRef]]:
         """What 0.4 holds, as far as somebody else knows its aliases."""
@@ -210,12 +162,34 @@ class PictrsReader:
         if content is not None:
             if old:
                 return self._met_as(key, *content)
-            found = (self.server.find_hash(name) for name in namesakes(bytes.fromhex(key)))
+            found = (self._find_hash(name, content[0]) for name in namesakes(bytes.fromhex(key)))
             return next((item for item in found if item is not None), None)
         if not old:
             return None
         item = self.server.find_alias(key)
         return None if item is None else replace(item, key=key)
+
+    def _find_hash(self, name: bytes, sha256: Sha256) -> Item | None:
+        """What pict-rs has under a hash; where it cannot tell, by an alias on record. Raises: Lost where none is."""
+        try:
+            return self.server.find_hash(name)
+        except Lost:
+            content = content_of(name.hex())
+            for alias in [known.text for known in self._known(name.hex()) if known.kind is NameKind.ALIAS]:
+                aliases = self.server.aliases(alias)
+                if aliases and content is not None and self._names(alias, sha256, content[1]):
+                    return Item(name.hex(), tuple(sorted(aliases)))
+            raise
+
+    def _names(self, alias: str, sha256: Sha256, size: int) -> bool:
+        """Whether an alias on record still means these bytes, as far as pict-rs can read what it means."""
+        try:
+            data, _ = self.server.fetch(alias, size)
+        except (Gone, TooLarge):  # too large to be these bytes
+            return False
+        except Lost:
+            return True
+        return digest(data).hexdigest() == sha256
 
     def _met_as(self, key: str, sha256: Sha256, size: int) -> Item | None:
         """What 0.4 has of bytes that the gate knows by their hash alone: under the aliases that a scan met them under."""
@@ -299,12 +273,10 @@ class PictrsKeeper(PictrsReader):
     ) -> None:
         """
         Args:
-            known: the names that are on record for a key; after a crash they tell what a purged item was.
             remember: puts the names of an item on record, before it is purged.
             purge_seconds: how long a purge may take.
         """
-        super().__init__(name, server, patience, overlap=overlap, holding=holding)
-        self._known = known
+        super().__init__(name, server, patience, overlap=overlap, holding=holding, known=known)
         self._remember = remember
         self._purge_seconds = purge_seconds
 
@@ -368,7 +340,7 @@ class PictrsKeeper(PictrsReader):
         if hashed:
             name = bytes.fromhex(key)
             repository = self.server.repository
-            if self._ask(lambda: self.server.find_hash(name)) is not None:
+            if self._ask(lambda: self.server.has_hash(name)):
                 return False
             if repository is not None and self._ask(lambda: repository.holds(name)):
                 return False
@@ -462,7 +434,3 @@ def facts_of_names(names: Sequence[Name]) -> dict[str, str]:
 
 def _joined(names: Iterable[str]) -> str:
     return "\n".join(sorted(set(names)))
-
-
-def _begins_with(page: Page, slug: str) -> bool:
-    return bool(page.items) and page.items[0].slug == slug

@@ -36,6 +36,10 @@ HOPS = 3  # redirects that are followed to an original
 SLOWEST = 16 * 1024  # bytes a second; a body that drips more slowly than this is given up
 ANSWER = 16 << 20  # bytes; more than any answer that is no picture has
 FIRST = {"Range": "bytes=0-0"}  # the first byte alone
+# codes of refusals that are about pict-rs itself; any other, in answer to a listing, is about a file it could make nothing of
+OF_THE_SERVER = frozenset(
+    ("postgres-error", "sled-error", "fjall-error", "old-repo-error", "panic", "read-only", "invalid-query", "invalid-api-token")
+)
 KEY = re.compile(r"([0-9a-f]{64})([0-9a-f]{12})[0-9a-f]{2}")
 ABSENT = ("alias-not-found", "proxy-not-found", "not-found")  # codes of a 404: 0.5 the first two, 0.6 the last
 NOBODY = "fediwarden-asks-for-nobody.png"  # an alias that nothing has: what is answered to it tells the version
@@ -169,7 +173,7 @@ class Server:
         """ "0.5" or "0.4", told by what it answers to; asked once. 0.6 answers as 0.5 does where we tell the two apart: "0.5"."""
         if self.repository is not None:
             return "0.5"  # 0.4 kept no PostgreSQL repository
-        answer = self._asked("GET", "hashes", {"limit": "1"})
+        answer = self._asked("GET", "hashes", {"limit": "0"})
         told = answer.json()
         # an error has a `code` since 0.5; one lost file may fail the whole listing, and the version is known all the same
         if answer.status == 200 or _code(answer):
@@ -226,8 +230,31 @@ class Server:
         """One page of `/internal/hashes` (0.5), newest first, from `slug` on or strictly older than `before`.
 
         Trap: a slug that means nothing (its hash was deleted) gives the first page again. The caller compares.
+
+        Raises: Lost where pict-rs could not make what it adds to a row (from 0.5.17 on a blurhash): the file is not there, or cannot
+        be read or decoded. One such row is enough for a whole page to fail.
         """
-        return self._page(self._internal("GET", "hashes", _listing(slug, before, limit)))
+        answer = self._asked("GET", "hashes", _listing(slug, before, limit))
+        if answer.status != 200:
+            raise self._unlisted(answer)
+        return self._page(answer)
+
+    def around(self, before: datetime | None = None) -> tuple[str, str]:
+        """The slugs of the oldest item not older than `before`, and of the newest older one, as `peek`; "" where there is none.
+
+        Traps: PostgreSQL never tells the first of the two; and where nothing is older, it tells the newest item of all as the second.
+        """
+        page = self._page(self._internal("GET", "hashes", _listing("", before, 0)))
+        return page.prev, page.next
+
+    def has_hash(self, name: bytes) -> bool:
+        """Whether there is an item of that name (0.5), whatever became of its file."""
+        from base64 import urlsafe_b64encode
+
+        if self.repository is not None:
+            return self.repository.named(name) is not None
+        slug = urlsafe_b64encode(name).decode()
+        return self.peek(slug) == slug
 
     def peek(self, slug: str = "", before: datetime | None = None) -> str:
         """The slug of the item that `page` would begin with (0.5), told without opening any object; "" where there is none.
@@ -237,6 +264,14 @@ class Server:
         sled and fjall, and the newest item with PostgreSQL. Seen with 0.5.25 and 0.6.0-rc.6.
         """
         return self._page(self._internal("GET", "hashes", _listing(slug, before, 0))).next
+
+    def _unlisted(self, answer: _Answer) -> Unreached:
+        """What it means that a page of the listing fails."""
+        code, told = _code(answer), answer.json()
+        if not code or code in OF_THE_SERVER or not (answer.status >= 500 or answer.status in (400, 404)):
+            return self._refusal(answer, "hashes")
+        message = str(told.get("msg", ""))[:200] if isinstance(told, dict) else ""
+        return Lost(f"pict-rs cannot read its file: {answer.status} {code[:80]} {message}".rstrip())
 
     def _page(self, answer: _Answer) -> Page:
         page = self._told(answer, "page", dict)
@@ -271,10 +306,9 @@ class Server:
         slug = urlsafe_b64encode(name).decode()
         answer = self._asked("GET", "hashes", _listing(slug, None, 1))
         if answer.status != 200:
-            refusal = self._refusal(answer, "hashes")
-            if not _code(answer) or answer.status == 401 or self.peek(slug) == slug:
-                lost = answer.status == 500 and _code(answer) == "not-found"
-                raise Lost(f"pict-rs has a row of {name.hex()}, and its file is not there") if lost else refusal
+            problem = self._unlisted(answer)
+            if not isinstance(problem, Lost) or self.has_hash(name):
+                raise problem
             return None  # without it the listing begins at the newest item, and that one fails it
         items = self._page(answer).items
         return items[0] if items and items[0].key == name.hex() else None
