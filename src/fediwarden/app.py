@@ -89,6 +89,7 @@ class App:
         self.environment = environment
         self.clock = clock
         self.stop = Event()
+        self.tell: Callable[[str], None] = lambda _: None  # hears why something takes long, where a person is waiting
         self.configuration: Configuration = config.load(environment)
 
     @property
@@ -895,7 +896,11 @@ class App:
             raise Misconfigured(
                 "[lemmy] has no url", hint="set url to the server's public address, such as https://lemmy.example"
             )
-        return Api(lemmy.api or lemmy.url, Token(jwt), float(lemmy.timeout_seconds), stop=self.stop)
+        return Api(lemmy.api or lemmy.url, Token(jwt), float(lemmy.timeout_seconds), stop=self.stop, tell=self._waits)
+
+    def _waits(self, seconds: float) -> None:
+        log.info("waiting for the rate limit of Lemmy", seconds=round(seconds))
+        self.tell(f"Lemmy's rate limit is reached: waiting {seconds:,.0f} s")
 
     # -- the log ------------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, Sha256
 from fediwarden.platforms.lemmy.acting import Acting, Choice, Plan, plan, sent_before
-from fediwarden.platforms.lemmy.api import Api, NotThere, Token
+from fediwarden.platforms.lemmy.api import Api, NotThere, Report, Token
 from fediwarden.platforms.lemmy.asking import Asking
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -281,6 +281,62 @@ def test_no_answer_stops_and_what_was_done_is_on_record(lemmy: FakeLemmy, api: A
 def test_what_is_not_there_is_told_apart_from_a_refusal(api: Api) -> None:
     with pytest.raises(NotThere):
         api.purge("post", 999, "x")
+
+
+def test_no_error_of_lemmy_about_a_thing_is_laid_to_the_token(lemmy: FakeLemmy, api: Api) -> None:
+    lemmy.comments[501]["deleted"] = True
+    kinds: list[Refused] = []
+    for call in (
+        lambda: api.remove("post", 999, "x"),
+        lambda: api.purge("comment", 999, "x"),
+        lambda: api.resolve(Report(999, "post", 1)),
+        lambda: api.ban(999, "x"),
+        lambda: api.remove("comment", 501, "x"),
+    ):
+        with pytest.raises(Refused) as refused:
+            call()
+        kinds.append(refused.value)
+
+    assert [isinstance(kind, NotThere) for kind in kinds] == [True, True, True, True, False]
+    assert "cannot be changed any more" in str(kinds[4])
+    assert not any("token" in f"{kind} {kind.hint}" for kind in kinds)
+
+
+def test_a_call_that_this_version_does_not_have_is_no_missing_thing(lemmy: FakeLemmy, api: Api) -> None:
+    with pytest.raises(Refused, match="has no POST") as refused:
+        api._post("/admin/purge/nothing", {"reason": "x"})
+
+    assert not isinstance(refused.value, NotThere)
+
+
+@pytest.mark.parametrize(
+    ("middle", "ends"),
+    [
+        ("eyJleHAiOjE3OTAwMDAwMDB9", "2026-09-21"),  # {"exp":1790000000}
+        ("eyJleHAiOjgyMTAyNjY4NzY3OTl9", None),  # the end of all calendars: stay_logged_in
+        ("eyJpYXQiOjE3OTAwMDAwMDB9", None),  # 0.19 names no end
+        ("eyJleHAiOiJ4In0", None),
+        ("W10", None),
+        ("\xff", None),
+    ],
+)
+def test_when_a_token_ends_is_read_from_it_and_nothing_else_is_believed(middle: str, ends: str | None) -> None:
+    read = Token(f"head.{middle}.foot").ends
+
+    assert (read and f"{read:%Y-%m-%d}") == ends
+    assert Token("no token at all").ends is None
+
+
+def test_a_second_factor_and_a_stay_are_asked_for_at_login_as_the_page_says(lemmy: FakeLemmy) -> None:
+    lemmy.passwords["dave"], lemmy.second_factors["dave"] = "long words", "123456"
+    path = "/account/auth/login" if lemmy.new else "/user/login"
+    given = {"username_or_email": "dave", "password": "long words"}
+
+    assert ask(lemmy, "POST", path, **given).json()["error"] == "missing_totp_token"
+    jwt = ask(lemmy, "POST", path, **given, totp_2fa_token="123456", stay_logged_in=True).json()["jwt"]
+    with closing(an_api(lemmy, jwt)) as api:
+        assert api.need_admin().name == "dave"
+        assert api.token_ends is None
 
 
 # -- answers that no Lemmy gives ---------------------------------------------------------------------------------------

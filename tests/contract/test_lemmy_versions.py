@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import numpy as np
@@ -222,3 +223,203 @@ def test_each_recorded_call_is_answered_as_it_was(replays: dict[str, list[Met]],
 
 def test_no_recorded_call_is_left_out(replays: dict[str, list[Met]]) -> None:
     assert {version: len(met) for version, met in replays.items()} == {OLD: 50, NEW: 56}
+
+
+# -- with other pictures, orders and deletions, over HTTP only -----------------------------------------------------------
+
+
+@dataclass
+class Server:
+    """A Lemmy that is there: the fake one, or one of your own."""
+
+    url: str
+    base: str
+    tokens: dict[str, str]
+    new: bool
+    community: int = 0
+
+    def call(self, method: str, path: str, who: str = "admin", /, **values: object) -> tuple[int, Json]:
+        """One request: status and answer. What is named goes into the query of a GET, and else into the body."""
+        headers = {"Authorization": f"Bearer {self.tokens[who]}"}
+        whole = f"{self.url}/api/{'v4' if self.new else 'v3'}{path}"
+        if method == "GET":
+            answer = httpx2.get(whole, headers=headers, params={name: _text(value) for name, value in values.items()})
+        else:
+            answer = httpx2.request(method, whole, headers=headers, json=values)
+        return answer.status_code, answer.json() if answer.content else {}
+
+    def upload(self, suffix: str, seed: int, who: str) -> str:
+        """The alias that an uploaded picture gets."""
+        path = "/api/v4/image" if self.new else "/pictrs/image"
+        headers = {"Authorization": f"Bearer {self.tokens[who]}"}
+        file = {"images[]": (f"a.{suffix}", picture(suffix, seed), f"image/{suffix}")}
+        answer = httpx2.post(self.url + path, headers=headers, files=file).json()
+        return str(answer["filename"] if self.new else answer["files"][0]["file"])
+
+    def address(self, alias: str) -> str:
+        return f"{self.base}/{'api/v4' if self.new else 'pictrs'}/image/{alias}"
+
+    def post(self, who: str, **values: object) -> Json:
+        """A new post's row."""
+        status, answer = self.call("POST", "/post", who, **{"community_id": self.community, "name": "a post", **values})
+        assert status == 200, answer
+        row: Json = answer["post_view"]["post"]
+        return row
+
+    def at(self, address: str, **more: object) -> list[int]:
+        """Posts whose address this is, as an administrator is told, newest first."""
+        kind = {"search_term": address, "type_": "posts", "post_url_only": True} if self.new else {"q": address, "type_": "Url"}
+        order = {} if self.new else {"sort": "New", "listing_type": "All"}
+        return [view["post"]["id"] for view in self.call("GET", "/search", **{**kind, **order, **more})[1]["posts"]]
+
+    def having(self, words: str) -> tuple[list[int], list[int]]:
+        """Posts and comments with these words."""
+        found = self.call("GET", "/search", **({"search_term": words} if self.new else {"q": words, "listing_type": "All"}))[1]
+        return [view["post"]["id"] for view in found["posts"]], [view["comment"]["id"] for view in found["comments"]]
+
+    def written(self, person: int) -> list[int]:
+        """The posts of an account, newest first."""
+        if self.new:
+            items = self.call("GET", "/person/content", person_id=person, limit=50)[1]["items"]
+            return [view["post"]["id"] for view in items if "comment" not in view]
+        return [view["post"]["id"] for view in self.call("GET", "/user", person_id=person, sort="New", limit=50)[1]["posts"]]
+
+    def remove(self, post: int) -> None:
+        assert self.call("POST", "/post/remove", post_id=post, removed=True, reason="rules")[0] == 200
+
+
+@pytest.fixture(params=[OLD, NEW, *([REAL] if REAL else [])])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Each fake one in turn, and yours."""
+    if request.param == REAL:
+        facts = json.loads(Path(REAL).read_text("utf-8"))
+        new = httpx2.get(f"{facts['url']}/api/v4/site").status_code == 200
+        yield _with_community(
+            Server(facts["url"], facts["base"], {name: facts[name] for name in ("admin", "alice", "bobby")}, new)
+        )
+        return
+    lemmy = FakeLemmy(request.param)
+    for number, name in ((31, "admin"), (7, "bobby"), (52, "alice")):
+        lemmy.add_person(number, name, admin=name == "admin")
+        lemmy.tokens[f"SECRET-{name}"] = number
+    with serving(lemmy):
+        tokens = {name: f"SECRET-{name}" for name in ("admin", "alice", "bobby")}
+        yield _with_community(Server(lemmy.url, lemmy.base, tokens, lemmy.new))
+
+
+def _with_community(server: Server) -> Server:
+    name = f"c{uuid4().hex[:12]}"
+    server.community = server.call("POST", "/community", name=name, title=name)[1]["community_view"]["community"]["id"]
+    return server
+
+
+def test_an_address_is_found_as_a_whole_only_and_words_in_texts_only(server: Server) -> None:
+    first, second = server.upload("png", 1, "bobby"), server.upload("webp", 2, "alice")
+    older = server.post("bobby", url=server.address(second), alt_text=f"as in {first}")
+    newer = server.post("alice", url=server.address(second))
+    body = server.post("alice", body=f"![]({server.address(first)})")
+    comment = server.call("POST", "/comment", "bobby", post_id=older["id"], content=server.address(second))[1]["comment_view"][
+        "comment"
+    ]
+
+    assert server.at(server.address(second)) == [newer["id"], older["id"]]
+    assert server.at(server.address(first)) == server.at(second) == []
+    assert server.having(second) == ([], [comment["id"]])
+    assert sorted(server.having(first)[0]) == (
+        [body["id"]] if server.new else [older["id"], body["id"]]
+    )  # 1.0 leaves alt texts out
+
+
+def test_what_was_removed_is_told_by_1_0_and_by_0_19_only_with_its_creator(server: Server) -> None:
+    alias = server.upload("gif", 3, "alice")
+    kept, gone = server.post("bobby", url=server.address(alias)), server.post("alice", url=server.address(alias))
+    server.remove(gone["id"])
+
+    assert server.at(server.address(alias)) == ([gone["id"], kept["id"]] if server.new else [kept["id"]])
+    assert server.at(server.address(alias), creator_id=gone["creator_id"]) == [gone["id"]]
+    assert gone["id"] in server.written(gone["creator_id"])
+
+
+def test_what_its_author_deleted_is_in_no_search(server: Server) -> None:
+    alias = server.upload("jpeg", 4, "alice")
+    post = server.post("alice", url=server.address(alias))
+    comment = server.call("POST", "/comment", "bobby", post_id=post["id"], content=f"see {alias}")[1]["comment_view"]["comment"]
+    way = ("DELETE", "/comment") if server.new else ("POST", "/comment/delete")
+    assert server.call(*way, "bobby", comment_id=comment["id"], deleted=True)[1]["comment_view"]["comment"]["content"] == ""
+
+    refused = server.call("POST", "/comment/remove", comment_id=comment["id"], removed=True, reason="rules")
+    assert (refused[0], refused[1]["error"]) == (400, "couldnt_update" if server.new else "couldnt_update_comment")
+    assert server.at(server.address(alias)) == [post["id"]]
+
+
+def test_nsfw_posts_are_left_out_unless_1_0_is_asked_for_them(server: Server) -> None:
+    alias = server.upload("png", 5, "alice")
+    post = server.post("alice", url=server.address(alias), nsfw=True)
+
+    assert server.at(server.address(alias)) == []
+    assert server.at(server.address(alias), show_nsfw=True) == ([post["id"]] if server.new else [])
+    assert (post["id"] in server.written(post["creator_id"])) is server.new
+
+
+def test_no_search_finds_a_preview_and_its_post_names_it(server: Server) -> None:
+    alias = server.upload("webp", 6, "bobby")
+    post = server.post("bobby", url=server.address(alias))
+    preview = post.get("thumbnail_url") or post["url"]
+
+    if preview == post["url"]:
+        assert server.new  # it keeps no second picture unless its image mode says so
+    else:
+        assert server.at(preview) == []
+        assert server.having(preview.rpartition("/")[2]) == ([], [])
+    assert post["id"] in server.written(post["creator_id"])
+
+
+def test_a_list_of_pictures_goes_on_in_0_19_and_breaks_off_in_1_0(server: Server) -> None:
+    mine = [server.upload(suffix, seed, "alice") for seed, suffix in enumerate(("png", "gif", "webp"), 7)]
+    path = "/image/list" if server.new else "/admin/list_all_media"
+
+    first = server.call("GET", path, limit=2)[1]
+    rows = first["items" if server.new else "images"]
+    assert len(rows) == 2
+    if server.new:
+        status, told = server.call("GET", path, limit=2, page_cursor=first["next_page"])
+        assert (status, told["error"]) == (404, "not_found")
+        assert "syntax error" in told["cause"]
+    else:
+        more = server.call("GET", path, limit=2, page=2)[1]["images"]
+        assert [row["local_image"]["pictrs_alias"] for row in (*rows, *more)][:3] == mine[::-1]
+
+
+def test_what_is_not_there_is_said_so_by_name(server: Server) -> None:
+    missing = 2_000_000_000
+    told = [
+        server.call("GET", "/post", id=missing),
+        server.call("POST", "/post/remove", post_id=missing, removed=True, reason="x"),
+        server.call("POST", "/admin/purge/post", post_id=missing, reason="x"),
+        server.call("PUT", "/post/report/resolve", report_id=missing, resolved=True),
+    ]
+
+    old = [(400, "couldnt_find_post")] * 3 + [(400, "couldnt_find_post_report")]
+    assert [(status, answer["error"]) for status, answer in told] == ([(404, "not_found")] * 4 if server.new else old)
+
+
+def test_a_purged_post_is_in_no_answer_and_whoever_is_no_administrator_purges_none(server: Server) -> None:
+    alias = server.upload("png", 10, "bobby")
+    first, second = server.post("alice", url=server.address(alias)), server.post("bobby", url=server.address(alias))
+
+    assert server.call("POST", "/admin/purge/post", "alice", post_id=first["id"], reason="x")[1]["error"] == "not_an_admin"
+    assert server.call("POST", "/admin/purge/post", post_id=first["id"], reason="x") == (200, {"success": True})
+    assert server.at(server.address(alias)) == [second["id"]]
+    assert first["id"] not in server.written(first["creator_id"])
+
+
+def test_a_ban_ends_sessions_in_0_19_and_stops_no_upload_in_1_0(server: Server) -> None:
+    person = server.post("bobby")["creator_id"]
+    path, data = ("/admin/ban", "remove_or_restore_data") if server.new else ("/user/ban", "remove_data")
+    assert server.call("POST", path, person_id=person, ban=True, reason="rules", **{data: False})[0] == 200
+
+    status, told = server.call("POST", "/post", "bobby", community_id=server.community, name="after the ban")
+    assert (status, told["error"]) == ((400, "site_ban") if server.new else (401, "incorrect_login"))
+    if server.new:
+        assert server.upload("png", 11, "bobby")
+    assert server.call("POST", path, person_id=person, ban=False, reason="over", **{data: False})[0] == 200

@@ -86,6 +86,7 @@ class FakeLemmy:
     says_retry_after: bool = True  # with 429; [source] the ErrorHandlers of 1.0.0-beta.1 may drop it
     clock: Callable[[], float] = time.monotonic
     down: bool = False  # every answer is 502
+    fails: set[str] = field(default_factory=set)  # ends of paths that answer 500
     lock: threading.Lock = field(default_factory=threading.Lock)
     _buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -1025,6 +1026,8 @@ def _handler(lemmy: FakeLemmy) -> type[BaseHTTPRequestHandler]:
         def _answer(self, data: bytes, path: str, query: Json, token: str) -> tuple[int, Json | None, dict[str, str]]:
             if lemmy.down:
                 return 502, {}, {}
+            if path.endswith(tuple(lemmy.fails)):
+                return 500, {"error": "unknown"}, {}
             forced = lemmy.limited > 0
             lemmy.limited -= forced
             bucket = "search" if path.endswith("/search") else "message"

@@ -5,10 +5,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
 import pytest
+from tests.support.fake_lemmy import ADMIN, FakeLemmy, running_lemmy
 from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
 from tests.support.postgres import Postgres, run_sql
 
@@ -178,6 +180,54 @@ def test_the_rights_that_are_shipped_are_enough_for_a_lemmy_that_is_well(doctor:
 
     assert found["Lemmy"].well, found["Lemmy"].words
     assert found["Lemmy's secrets"].well
+
+
+def by_token(doctor: Doctor, tmp_path: Path, lemmy: FakeLemmy, token: str) -> dict[str, Finding]:
+    """What is said of a Lemmy that is asked, and acted in, by this token."""
+    (tmp_path / "lemmy.toml").write_text(f'jwt = "{token}"\n')
+    (tmp_path / "lemmy.toml").chmod(0o600)
+    return doctor(LEMMY__URL=lemmy.url, LEMMY__CREDENTIALS="lemmy.toml", LEMMY__KEEPER_CREDENTIALS="lemmy.toml")
+
+
+@pytest.mark.parametrize("version", ["0.19", "1.0"])
+def test_a_lemmy_by_token_is_well_where_its_account_sees_everything(doctor: Doctor, tmp_path: Path, version: str) -> None:
+    with running_lemmy(version) as lemmy:
+        found = by_token(doctor, tmp_path, lemmy, lemmy.login("dave", stay=True))
+        lemmy.settings[ADMIN] = {"show_nsfw": True}
+        shows = by_token(doctor, tmp_path, lemmy, lemmy.login("dave", stay=True))
+
+    assert found["Lemmy"].well
+    assert f"{version}, by its API as dave" in found["Lemmy"].words
+    assert not found["Lemmy's account"].well
+    assert "NSFW posts (show_nsfw)" in found["Lemmy's account"].words
+    assert shows["Lemmy's account"].well
+    assert found["Lemmy's token"].well
+    assert "no end" in found["Lemmy's token, acting"].words
+
+
+def test_a_token_that_ends_within_two_days_is_told_with_the_day(doctor: Doctor, tmp_path: Path) -> None:
+    now = int(datetime.now(UTC).timestamp())
+    with running_lemmy("1.0") as lemmy:
+        week = by_token(doctor, tmp_path, lemmy, lemmy.login("dave", now=now))
+        soon = by_token(doctor, tmp_path, lemmy, lemmy.login("dave", now=now - 6 * 86_400))
+        over = by_token(doctor, tmp_path, lemmy, lemmy.login("dave", now=now - 8 * 86_400))
+
+    assert week["Lemmy's token"].well
+    assert not soon["Lemmy's token"].well
+    assert f"{datetime.fromtimestamp(now + 86_400, UTC):%Y-%m-%d %H:%M} UTC" in soon["Lemmy's token"].words
+    assert "stay_logged_in" in soon["Lemmy's token"].hint
+    assert "ended" in over["Lemmy's token, acting"].words
+
+
+def test_a_lemmy_that_does_not_know_its_token_any_more_is_told_when_it_ended(doctor: Doctor, tmp_path: Path) -> None:
+    with running_lemmy("1.0") as lemmy:
+        token = lemmy.login("dave", now=1_790_000_000)
+        lemmy.tokens.clear()
+        found = by_token(doctor, tmp_path, lemmy, token)
+
+    assert not found["Lemmy"].well
+    assert "does not know this token, which says that it ends 2026-09-28" in found["Lemmy"].words
+    assert token not in str(found)
 
 
 def test_a_lemmy_without_credentials_is_told(doctor: Doctor) -> None:

@@ -19,6 +19,7 @@ JSON = typer.Option(False, "--json", help="Print results as JSON, one object a l
 def build() -> App:
     """The application from this process's environment, its log open."""
     app = App(environment())
+    app.tell = say
     app.open_log()
     return app
 

@@ -6,16 +6,20 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 
 from fediwarden.app import App
 from fediwarden.errors import FediwardenError, Misconfigured
 from fediwarden.model import StoreName
+from fediwarden.platforms.lemmy.api import Api
+from fediwarden.platforms.lemmy.asking import NOT_TO_THE_END, Asking
 from fediwarden.platforms.lemmy.database import NOT_SEARCHED, Database
 from fediwarden.stores.url import TargetKind, parse_target
 
 LEMMY_GIVES_UP = 10.0  # seconds after which Lemmy no longer waits for pict-rs
 VALIDATION = 30  # seconds that pict-rs waits for the gate, unless it was told otherwise
 NOBODY = "fediwarden-doctor.png"  # an alias that nothing has
+ENDS_SOON = timedelta(days=2)  # a token that ends sooner is told: those of Lemmy 1.0 live a week
 PROBE = 0.5  # seconds for one of this machine's own addresses to answer
 
 
@@ -213,6 +217,9 @@ def _lemmy(app: App) -> Iterator[Finding]:
     if tracer is None:
         return
     with closing(tracer):
+        if isinstance(tracer, Asking):
+            yield from _lemmy_api(app, tracer)
+            return
         try:
             private = bool(app.settings.profile) and app.profile.scan_private_messages
             trace = tracer.trace([NOBODY], [], private_messages=private)
@@ -236,3 +243,48 @@ def _lemmy(app: App) -> Iterator[Finding]:
                 "a role with nothing but the rights that `fediwarden lemmy grants` prints",
                 vital=False,
             )
+
+
+def _lemmy_api(app: App, tracer: Asking) -> Iterator[Finding]:
+    """By an administrator's token: whose it is, what its own settings hide, and when it ends."""
+    api = tracer.api
+    try:
+        account = api.need_admin()
+        trace = tracer.trace([NOBODY], [], private_messages=False)
+    except FediwardenError as error:
+        yield Finding("Lemmy", False, str(error), error.hint, vital=False)
+        return
+    failed = [limit for limit in trace.limits if NOT_TO_THE_END in limit]
+    yield Finding(
+        "Lemmy",
+        not failed,
+        f"{trace.version}, by its API as {account.name}, which tells less than its database"
+        + "".join(f"; {one}" for one in failed),
+        "the database tells more: `fediwarden lemmy grants` prints what a role needs (docs/trace.md)",
+        vital=False,
+    )
+    yield Finding(
+        "Lemmy's account",
+        not account.hides,
+        f"its own settings hide from every search: {', '.join(account.hides)}"
+        if account.hides
+        else "its own settings hide nothing",
+        f"show them in the settings of {account.name}: what is hidden there is in no trace",
+        vital=False,
+    )
+    yield _ends(app, "Lemmy's token", api)
+    if app.settings.lemmy.keeper_credentials:
+        try:
+            with closing(app.lemmy()) as acting:
+                yield _ends(app, "Lemmy's token, acting", acting)
+        except FediwardenError as error:
+            yield Finding("Lemmy's token, acting", False, str(error), error.hint, vital=False)
+
+
+def _ends(app: App, what: str, api: Api) -> Finding:
+    ends = api.token_ends
+    if ends is None:
+        return Finding(what, True, "it names no end; a logout, a ban and a new password end it", vital=False)
+    left = ends - app.clock()
+    words = f"it ends {ends:%Y-%m-%d %H:%M} UTC" if left > timedelta() else f"it ended {ends:%Y-%m-%d %H:%M} UTC"
+    return Finding(what, left > ENDS_SOON, words, "log in anew with `stay_logged_in` (docs/trace.md)", vital=False)

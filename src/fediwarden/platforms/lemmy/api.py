@@ -31,7 +31,7 @@ Json = dict[str, Any]
 PAGE = 50  # the most that Lemmy gives at once
 TRIES = 6
 PATIENCE = 660.0  # seconds that one question waits for the rate limit in all: Lemmy's longest, 600 for searches, and some
-SHARES = (0.0, 0.125, 0.25, 0.5, 0.25)  # of a limit's span, waited one after the other where Lemmy does not say how long
+SHARES = (0.0, 0.125, 0.125, 0.25, 0.5)  # of a limit's span, waited one after the other where Lemmy does not say how long
 RATE_LIMITED = ("rate_limit_error", "too_many_requests")
 UNKNOWN_TOKEN = "Lemmy does not know this token"  # noqa: S105 - words, not a token
 NEW_TOKEN = "log in anew and put the new `jwt` into the credentials file; a logout, a ban and a new password end it"  # noqa: S105
@@ -160,6 +160,10 @@ class Api:
         if "_client" in self.__dict__:
             self._client.close()
 
+    def _unknown(self) -> Refused:
+        ends = self.token_ends
+        return Refused(UNKNOWN_TOKEN + (f", which says that it ends {ends:%Y-%m-%d %H:%M} UTC" if ends else ""), hint=NEW_TOKEN)
+
     # -- asking -------------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -196,6 +200,11 @@ class Api:
         return self._site[0]
 
     @property
+    def token_ends(self) -> datetime | None:
+        """When the token says that it ends; see `Token.ends`. Asks nothing."""
+        return self._token.ends if self._token else None
+
+    @property
     def _new(self) -> bool:
         return self.version == "1.0"
 
@@ -205,7 +214,7 @@ class Api:
         mine = (self._get("/account") if self._new else self._site[1].get("my_user")) or {}
         view = mine.get("local_user_view")
         if not view:
-            raise Refused(UNKNOWN_TOKEN, hint=NEW_TOKEN)
+            raise self._unknown()
         local = view["local_user"]
         hides = [f"{what} ({name})" for name, (what, shown) in HIDES.items() if bool(local.get(name, shown)) is not shown]
         hides += [f"blocked {what}" for name, what in BLOCKS.items() if mine.get(name)]
@@ -396,6 +405,8 @@ class Api:
             told = str(content.get("error", ""))[:80]
             if answer.status_code != 429 and told not in RATE_LIMITED:
                 self._note(path, buckets, answer, content)
+                if answer.status_code == 401:
+                    raise self._unknown()
                 return _checked(answer.status_code, content, told, f"{method} {path}")
             if number + 1 == TRIES or not self._rest(self._advised(answer, buckets[0], number)):
                 break
@@ -448,7 +459,7 @@ class Api:
         if pace is None:
             return self._pause * 2.0**number * (0.5 + self._jitter() / 2)
         wait: float = max(self._pause, pace.seconds / pace.most if pace.bit_by_bit else pace.seconds * SHARES[number])
-        return wait * (1 + self._jitter() / 10)
+        return wait * (1 + self._jitter() / 20)
 
 
 def _seconds(answer: "httpx2.Response", name: str) -> float | None:
@@ -480,8 +491,6 @@ def _checked(status: int, content: Json, told: str, call: str) -> Json:
         return content
     if status >= 500:
         raise Unreached(said)
-    if status == 401:
-        raise Refused(UNKNOWN_TOKEN, hint=NEW_TOKEN)
     if status == 404 and not told:
         raise Refused(f"{said}: it has no {call}", hint=BETWEEN)
     if status == 404 or told.startswith("couldnt_find_") or told.lower() in ("not_found", "notfound"):

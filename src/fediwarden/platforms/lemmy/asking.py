@@ -14,11 +14,12 @@ from urllib.parse import quote, urlsplit
 from fediwarden.errors import Unreached
 from fediwarden.platforms.lemmy.api import Api, Cut, Json, NotThere
 from fediwarden.platforms.lemmy.model import CACHED, Community, Copy, Person, Trace, Upload, Use, UseKind
-from fediwarden.platforms.lemmy.wanted import Matcher, matcher, read_address
+from fediwarden.platforms.lemmy.wanted import Matcher, matcher, own_alias
 
 MOST_IMAGES = 20_000  # pictures of Lemmy's list that are gone through, newest first
 MOST_WRITTEN = 1000  # posts and comments of one account that are gone through, newest first
 OTHERS = 1000
+NOT_TO_THE_END = "not asked to the end"
 LIMITS = (
     "sessions with their addresses, mail addresses and private messages are not told by the API",
     "other people's avatars and banners, icons of communities, multi-communities and the copies in reports are not searched by the API",
@@ -49,13 +50,15 @@ class _Found:
     """What a trace gathers on its roads; nothing twice."""
 
     asked: Matcher
+    host: str  # this server's, with its port
     limits: list[str]
     uploads: list[Upload] = field(default_factory=list)
     others: list[Upload] = field(default_factory=list)
     persons: dict[int, Person] = field(default_factory=dict)
     communities: dict[int, Community] = field(default_factory=dict)
     uses: dict[tuple[UseKind, int, str], Use] = field(default_factory=dict)
-    copies: dict[tuple[str, int], Copy] = field(default_factory=dict)
+    copies: dict[str, Copy] = field(default_factory=dict)
+    chosen: set[str] = field(default_factory=set)  # aliases that somebody uploaded, as far as Lemmy's list was told
     failures: list[Unreached] = field(default_factory=list)
 
     def meet(self, kind: str, view: Json) -> None:
@@ -92,17 +95,13 @@ class _Found:
     def _copy(self, row: Json) -> None:
         """Lemmy makes a preview of an image post's picture: the one shows what the other does, under another name."""
         url, preview = str(row.get("url") or ""), str(row.get("thumbnail_url") or "")
-        if not url or not preview or url == preview:
-            return
-        if self.asked.meets(url):
-            self._add_copy(preview, row, preview=True)
-        elif self.asked.meets(preview) and (read_address(url).alias or str(row.get("url_content_type")).startswith("image/")):
-            self._add_copy(url, row, preview=False)
-
-    def _add_copy(self, address: str, row: Json, *, preview: bool) -> None:
-        if not self.asked.meets(address):
-            means = read_address(address)
-            self.copies[address, int(row["id"])] = Copy(address, means.alias, int(row["id"]), preview)
+        number, shrunk, picture = int(row["id"]), own_alias(preview, self.host), own_alias(url, self.host)
+        if self.asked.meets(url) and shrunk and not self.asked.meets(preview):
+            self.copies[shrunk] = Copy(preview, shrunk, number, preview=True, by_lemmy=shrunk not in self.chosen)
+        pictured = picture or str(row.get("url_content_type", "")).startswith("image/")
+        if self.asked.meets(preview) and pictured and not self.asked.meets(url):
+            made = own_alias(preview, self.host) not in self.chosen
+            self.copies.setdefault(picture or url, Copy(url, picture, number, preview=False, by_lemmy=made))
 
 
 class Asking:
@@ -110,6 +109,11 @@ class Asking:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+
+    @property
+    def api(self) -> Api:
+        """Whom it asks."""
+        return self._api
 
     def close(self) -> None:
         """Give back connections."""
@@ -131,7 +135,8 @@ class Asking:
             account = api.need_admin()
             new = api.version == "1.0"
             aliases, urls = tuple(filter(None, aliases)), tuple(filter(None, urls))
-            found = _Found(matcher(aliases, urls, cut_at_ampersand=not new), [*LIMITS, *(NEW_LIMITS if new else OLD_LIMITS)])
+            asked = matcher(aliases, urls, cut_at_ampersand=not new)
+            found = _Found(asked, urlsplit(api.base).netloc, [*LIMITS, *(NEW_LIMITS if new else OLD_LIMITS)])
             found.limits += [
                 f"not shown to {account.name[:80]} in any search, by its own settings: {what}" for what in account.hides
             ]
@@ -190,6 +195,8 @@ class Asking:
             for image in islice(self._api.images(), MOST_IMAGES):
                 seen += 1
                 upload = _upload(image)
+                if upload.thumbnail_of is None:
+                    found.chosen.add(upload.alias)
                 if upload.alias not in aliases:
                     rest.append(upload)
                     continue
@@ -232,7 +239,7 @@ def _on_road(found: _Found, what: str, ask: Callable[[], None]) -> None:
         ask()
     except Unreached as error:
         found.failures.append(error)
-        found.limits.append(f"{what}: not asked to the end: {error}")
+        found.limits.append(f"{what}: {NOT_TO_THE_END}: {error}")
 
 
 def _all(found: _Found, showing: Callable[..., Iterator[Json]], address: str, creator: int | None = None) -> None:

@@ -1,0 +1,311 @@
+"""A trace by an administrator's token, of both Lemmys: what it finds, on which roads, and how exactly it says what it did not ask."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+import pytest
+from tests.support.fake_lemmy import (
+    ADMIN,
+    ADMIN_JWT,
+    ALIAS,
+    ALICE,
+    BOB,
+    OTHER,
+    PICS,
+    PREVIEW,
+    SECOND,
+    FakeLemmy,
+    running_lemmy,
+)
+
+from fediwarden.errors import Unreached
+from fediwarden.platforms.lemmy.api import PATIENCE, Api, Token
+from fediwarden.platforms.lemmy.asking import AT_ITS_ORIGIN, MOST_WRITTEN, NOT_TO_THE_END, Asking
+from fediwarden.platforms.lemmy.model import CACHED, Trace, UseKind
+
+ORIGIN = "https://img.example/x y.png?a=1&b=2"
+
+
+@dataclass
+class Time:
+    """Seconds that pass when somebody waits, and at no other time."""
+
+    now: float = 0.0
+    waits: list[float] = field(default_factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture(params=["0.19", "1.0"])
+def lemmy(request: pytest.FixtureRequest) -> Iterator[FakeLemmy]:
+    """Each version in turn; its one uploader is alice."""
+    with running_lemmy(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def time(lemmy: FakeLemmy) -> Time:
+    """The server's, and ours."""
+    lemmy.clock = Time()
+    return lemmy.clock
+
+
+def traced(lemmy: FakeLemmy, *aliases: str, urls: tuple[str, ...] = ()) -> Trace:
+    """One trace by the administrator's token."""
+    with closing(Asking(Api(lemmy.url, Token(ADMIN_JWT), 5, wait=lambda _: None))) as asking:
+        return asking.trace(aliases, urls, private_messages=True)
+
+
+def shown(trace: Trace) -> set[tuple[str, int, str]]:
+    """What shows it, and where."""
+    return {(use.kind.value, use.id, use.field) for use in trace.uses}
+
+
+# -- what is found --------------------------------------------------------------------------------------------------------
+
+
+def test_posts_of_others_whose_address_is_the_picture_are_found_and_so_are_their_authors(lemmy: FakeLemmy) -> None:
+    lemmy.add_post(410, SECOND, url=lemmy.address(ALIAS))
+    lemmy.add_post(411, BOB, url=lemmy.address(OTHER))
+
+    trace = traced(lemmy, ALIAS)
+
+    assert {("post", 401, "url"), ("post", 410, "url")} <= shown(trace)
+    assert ("post", 411, "url") not in shown(trace)
+    assert {person.name for person in trace.owners} == {"alice", "bob", "erin"}
+    assert trace.complete is False
+
+
+def test_what_0_19_wrote_is_found_after_an_upgrade_to_1_0() -> None:
+    with running_lemmy("1.0") as lemmy:
+        lemmy.add_post(410, SECOND, url=f"{lemmy.base}/pictrs/image/{ALIAS}")
+
+        assert ("post", 410, "url") in shown(traced(lemmy, ALIAS))
+
+
+def test_removed_posts_of_the_uploader_are_found_and_said_to_be_removed(lemmy: FakeLemmy) -> None:
+    lemmy.add_post(410, ALICE, url=lemmy.address(ALIAS), removed=True)
+    lemmy.add_post(411, ALICE, body=f"![]({lemmy.address(ALIAS)})", removed=True)
+
+    found = {use.id: use.removed for use in traced(lemmy, ALIAS).uses if use.kind is UseKind.POST}
+
+    assert found == {401: False, 403: False, 410: True, 411: True}
+
+
+def test_a_post_that_has_only_the_preview_is_found_among_what_its_uploader_wrote(lemmy: FakeLemmy) -> None:
+    lemmy.add_post(410, ALICE, url="https://news.example/a", thumbnail_url=lemmy.address(ALIAS))
+    lemmy.add_post(411, BOB, url="https://news.example/b", thumbnail_url=lemmy.address(ALIAS))
+
+    trace = traced(lemmy, ALIAS)
+
+    assert ("post", 410, "thumbnail_url") in shown(trace)
+    assert ("post", 411, "thumbnail_url") not in shown(trace)
+    assert any("searches previews" in limit for limit in trace.limits)
+
+
+def test_a_picture_leads_to_the_preview_that_lemmy_made_of_it(lemmy: FakeLemmy) -> None:
+    lemmy.previews = True
+    mine = lemmy.upload(b"", "image/png", ALICE)
+    number = lemmy.publish(ALICE, url=lemmy.address(mine), community_id=PICS)
+    preview = str(lemmy.posts[number]["thumbnail_url"])
+
+    (copy,) = traced(lemmy, mine).copies
+
+    assert (copy.address, copy.alias, copy.post) == (preview, preview.rpartition("/")[2], number)
+    assert (copy.preview, copy.by_lemmy) == (True, True)
+
+
+def test_a_preview_that_somebody_uploaded_is_told_apart(lemmy: FakeLemmy) -> None:
+    lemmy.add_post(410, ALICE, url=lemmy.address(ALIAS), thumbnail_url=lemmy.address(OTHER))
+
+    (copy,) = traced(lemmy, ALIAS).copies
+
+    assert (copy.alias, copy.preview, copy.by_lemmy) == (OTHER, True, False)
+
+
+def test_a_preview_leads_to_the_picture_that_it_shows_in_1_0_and_0_19_says_that_it_cannot(lemmy: FakeLemmy) -> None:
+    lemmy.posts[404] |= {"url": lemmy.address(OTHER), "thumbnail_url": lemmy.address(PREVIEW), "url_content_type": "image/png"}
+
+    trace = traced(lemmy, PREVIEW)
+
+    told = [(copy.alias, copy.post, copy.preview) for copy in trace.copies]
+    assert told == ([(OTHER, 404, False)] if lemmy.new else [])
+    assert ({("post", 404, "thumbnail_url")} if lemmy.new else set()) == shown(trace)
+    assert any("searches previews" in limit for limit in trace.limits)
+
+
+def test_the_preview_of_an_article_leads_to_no_picture(lemmy: FakeLemmy) -> None:
+    lemmy.add_post(410, ALICE, url="https://news.example/a", thumbnail_url=lemmy.address(ALIAS))
+
+    assert traced(lemmy, ALIAS).copies == ()
+
+
+def test_the_site_its_administrators_and_in_1_0_biographies_and_sidebars_are_looked_through() -> None:
+    with running_lemmy("1.0") as lemmy:
+        lemmy.persons[SECOND]["avatar"] = lemmy.address(ALIAS)
+
+        assert ("profile", SECOND, "avatar") in shown(traced(lemmy, ALIAS))
+
+
+def test_a_remote_picture_is_found_by_its_address_and_by_its_proxied_one(lemmy: FakeLemmy) -> None:
+    proxy = f"{lemmy.base}/api/{'v4/image/proxy' if lemmy.new else 'v3/image_proxy'}?url={quote(ORIGIN, safe='')}"
+    lemmy.add_post(410, BOB, url=proxy)
+    lemmy.add_post(411, BOB, url=ORIGIN)
+    lemmy.add_comment(502, SECOND, f"![]({ORIGIN})")
+    lemmy.add_comment(503, SECOND, f"![]({proxy})")
+
+    trace = traced(lemmy, urls=(ORIGIN,))
+
+    assert shown(trace) >= {("post", 410, "url"), ("comment", 502, "content"), ("comment", 503, "content")}
+    assert (("post", 411, "url") in shown(trace)) is not lemmy.new
+    assert (AT_ITS_ORIGIN in trace.limits) is lemmy.new
+
+
+def test_1_0_is_given_no_address_that_it_would_fetch_from_elsewhere() -> None:
+    with running_lemmy("1.0") as lemmy:
+        traced(lemmy, ALIAS, urls=(ORIGIN, "https://far.example/@them/a.png"))
+
+        terms = [query["search_term"] for path, query in lemmy.asked if path.endswith("/search")]
+        assert len(terms) >= 6
+        assert [term for term in terms if "@" in term or ("://" in term and not term.startswith(lemmy.base))] == []
+
+
+# -- what is not, and how it is said --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"show_nsfw": True}, []),
+        ({}, ["NSFW posts (show_nsfw)"]),
+        ({"show_nsfw": True, "show_bot_accounts": False}, ["what bots post (show_bot_accounts)"]),
+        ({"show_nsfw": True, "show_read_posts": False}, ["posts that it has read (show_read_posts)"]),
+    ],
+)
+def test_exactly_the_filters_of_the_account_that_are_on_are_named(
+    lemmy: FakeLemmy, settings: dict[str, bool], said: list[str]
+) -> None:
+    lemmy.settings[ADMIN] = settings
+
+    limits = [limit for limit in traced(lemmy, ALIAS).limits if limit.startswith("not shown to dave")]
+
+    assert [limit.partition("settings: ")[2] for limit in limits] == said
+
+
+def test_blocked_persons_and_languages_that_are_not_read_are_named(lemmy: FakeLemmy) -> None:
+    lemmy.settings[ADMIN] = {"show_nsfw": True}
+    lemmy.blocks[ADMIN] = {BOB}
+    lemmy.languages[ADMIN] = [37]
+
+    limits = [limit for limit in traced(lemmy, ALIAS).limits if limit.startswith("not shown to dave")]
+
+    assert [limit.partition("settings: ")[2] for limit in limits] == ["blocked persons", "languages that it does not read"]
+
+
+def test_where_lemmy_1_0_breaks_off_its_list_of_pictures_the_trace_says_so_and_finds_the_posts_all_the_same() -> None:
+    with running_lemmy("1.0") as lemmy:
+        lemmy.images += [(f"AAA-{number:03}.png", ALICE, None) for number in range(60)]
+
+        trace = traced(lemmy, ALIAS)
+
+        assert trace.uploaders == ()
+        assert ("post", 401, "url") in shown(trace)
+        assert any("told 50 of its pictures" in limit for limit in trace.limits)
+
+
+def test_a_road_that_fails_is_named_and_what_the_others_find_stands(lemmy: FakeLemmy) -> None:
+    lemmy.fails = {"/search"}
+
+    trace = traced(lemmy, ALIAS)
+
+    assert {("post", 401, "url"), ("post", 403, "body")} <= shown(trace)  # by what alice wrote
+    assert [limit for limit in trace.limits if NOT_TO_THE_END in limit]
+    assert not any("list of uploads: " in limit for limit in trace.limits)
+
+
+def test_where_no_road_answers_there_is_no_trace(lemmy: FakeLemmy) -> None:
+    lemmy.fails = {"/search", "/image/list", "/admin/list_all_media"}
+
+    with pytest.raises(Unreached):
+        traced(lemmy, ALIAS)
+
+
+def test_a_cached_picture_that_is_known_by_its_alias_only_is_said_to_be_beyond_a_trace(lemmy: FakeLemmy) -> None:
+    assert CACHED in traced(lemmy, "cccccccc-9.png").limits
+    assert CACHED not in traced(lemmy, ALIAS).limits
+    assert CACHED not in traced(lemmy, "cccccccc-9.png", urls=(ORIGIN,)).limits
+
+
+def test_what_somebody_wrote_is_gone_through_as_far_as_it_says(lemmy: FakeLemmy) -> None:
+    for number in range(1000, 1000 + MOST_WRITTEN):
+        lemmy.add_post(number, ALICE, name=f"post {number}")
+
+    assert any(f"newest {MOST_WRITTEN:,} posts and comments of alice" in limit for limit in traced(lemmy, ALIAS).limits)
+
+
+# -- how often Lemmy may be asked ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("says_retry_after", [True, False])
+def test_thirty_pictures_are_traced_to_the_end_within_the_limits_that_lemmy_has_from_the_start(
+    lemmy: FakeLemmy, time: Time, says_retry_after: bool
+) -> None:
+    lemmy.limits = {"search": (60, 600.0), "message": (180, 60.0)}
+    lemmy.says_retry_after = says_retry_after
+    told: list[float] = []
+    api = Api(lemmy.url, Token(ADMIN_JWT), 5, wait=time.wait, clock=time, tell=told.append)
+    with closing(Asking(api)) as asking:
+        traces = [asking.trace([ALIAS, f"{number:08}-0.png"], [], private_messages=False) for number in range(30)]
+
+    assert [limit for trace in traces for limit in trace.limits if NOT_TO_THE_END in limit] == []
+    assert all(shown(trace) == shown(traces[0]) for trace in traces)
+    assert told == time.waits
+    assert 0 < sum(time.waits) <= 2400
+    assert max(time.waits) <= 601
+
+
+@pytest.mark.parametrize("says_retry_after", [True, False])
+def test_others_at_the_same_address_may_have_used_up_the_limit(lemmy: FakeLemmy, time: Time, says_retry_after: bool) -> None:
+    lemmy.limits["search"] = (60, 600.0)
+    lemmy.says_retry_after = says_retry_after
+    while lemmy.over("search") is None:
+        pass  # somebody else searches
+    api = Api(lemmy.url, Token(ADMIN_JWT), 5, wait=time.wait, clock=time, jitter=lambda: 0.5)
+
+    with closing(Asking(api)) as asking:
+        trace = asking.trace([ALIAS], [], private_messages=False)
+
+    assert [limit for limit in trace.limits if NOT_TO_THE_END in limit] == []
+    assert 0 < sum(time.waits) <= PATIENCE
+
+
+def test_what_takes_longer_than_a_question_waits_is_left_out_by_name(lemmy: FakeLemmy, time: Time) -> None:
+    lemmy.limits["search"] = (1, 3600.0)
+    api = Api(lemmy.url, Token(ADMIN_JWT), 5, wait=time.wait, clock=time)
+
+    with closing(Asking(api)) as asking:
+        trace = asking.trace([ALIAS], [], private_messages=False)
+
+    unasked = [limit for limit in trace.limits if NOT_TO_THE_END in limit]
+    assert any(limit.startswith(f"texts with {ALIAS}") and "rate limit" in limit for limit in unasked)
+    assert [person.name for person in trace.uploaders] == ["alice"]
+    assert sum(time.waits) <= PATIENCE
+
+
+def test_nothing_is_waited_for_once_the_program_is_asked_to_stop(lemmy: FakeLemmy, time: Time) -> None:
+    from threading import Event
+
+    stop = Event()
+    stop.set()
+    lemmy.limited = 5
+    with closing(Api(lemmy.url, Token(ADMIN_JWT), 5, stop=stop, wait=time.wait, clock=time)) as api, pytest.raises(Unreached):
+        api.need_admin()
+
+    assert time.waits == []
