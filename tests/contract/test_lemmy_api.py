@@ -286,13 +286,14 @@ def test_what_is_not_there_is_told_apart_from_a_refusal(api: Api) -> None:
 def test_no_error_of_lemmy_about_a_thing_is_laid_to_the_token(lemmy: FakeLemmy, api: Api) -> None:
     lemmy.comments[501]["deleted"] = True
     kinds: list[Refused] = []
-    for call in (
+    calls: list[Callable[[], None]] = [
         lambda: api.remove("post", 999, "x"),
         lambda: api.purge("comment", 999, "x"),
         lambda: api.resolve(Report(999, "post", 1)),
         lambda: api.ban(999, "x"),
         lambda: api.remove("comment", 501, "x"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(Refused) as refused:
             call()
         kinds.append(refused.value)
