@@ -23,10 +23,7 @@ from fediwarden.errors import (
     Gone,
     Misconfigured,
     NotHidden,
-    Occupied,
-    TooLarge,
     Unreached,
-    Unsettled,
 )
 from fediwarden.ledger import Ledger
 from fediwarden.model import (
@@ -45,11 +42,12 @@ from fediwarden.model import (
     StoreName,
     TraceRecord,
 )
-from fediwarden.stores.interface import Keeper
+from fediwarden.stores.interface import Keeper, Piecewise
 from fediwarden.vault import Vault
 
 log = structlog.get_logger("fediwarden")
 
+RESTORED = "restored by a person"  # the rule of the word that a restore gives
 DOWN_AFTER = 3  # deeds in a row that met no answer after which a store is left alone for the run; each has waited for its tries
 
 
@@ -125,8 +123,8 @@ def planned(
             continue
         if limit is not None and len(todo) >= limit:
             continue
-        if owed.last is not None and owed.last.at >= since:
-            todo.append(owed)
+        if owed.last is not None and (owed.last.at >= since or owed.last.act is Act.RESTORE):
+            todo.append(owed)  # what an unfinished restoring left was counted when it was hidden first
         elif owed.last is not None and owed.last.state is DeedState.FAILED:
             if len(failed) < most:
                 failed.append(owed)
@@ -146,6 +144,11 @@ def planned(
         else:
             over += 1
     return Plan(tuple(todo), total, left_today, over)
+
+
+def left_by_restore(ledger: Ledger, owed: Owed) -> bool:
+    """Whether it is owed again because a restoring did not end: it was hidden before, and nobody is asked a second time who shares it."""
+    return owed.last is not None and ledger.left_by_restore(owed.ref.store, owed.ref.key, owed.sha256) is not None
 
 
 def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
@@ -250,14 +253,15 @@ class Warden:
         )
         self._did(event, DeedState.BEGUN)
         trace = ""
+        left = None if owed.last is None else self._ledger.left_by_restore(ref.store, ref.key, sha256)
         try:
             hold = self._hold(ref.store)
             if self._profile.keep != "preserve":
                 self._may_remove(hold, ref.store)
             else:
                 self._seal(event, owed, hold.keeper)
-                trace = self._traced(owed)
-            place = self._take_away(hold, owed)
+                trace = "" if left else self._traced(owed)
+            place = self._take_away(hold, owed, left)
             self._did(event, DeedState.MOVED, place)
             self._confirm_hidden(hold.keeper, place, sha256)
         except Changed as error:
@@ -341,7 +345,19 @@ class Warden:
         vault.seal(blob.data, blob.sha256, store=owed.ref.store, key=owed.ref.key, at=self._clock(), because=because)
         self._did(event, DeedState.SEALED)
 
-    def _take_away(self, hold: Hold, owed: Owed) -> Place:
+    def _take_away(self, hold: Hold, owed: Owed, left: tuple[DeedEvent, DeedEvent] | None) -> Place:
+        """Hide it. Where an unfinished restoring left some of it back (`left`), that goes too, and it is on record as hidden before."""
+        if left is None:
+            return self._hidden_at(hold, owed)
+        restoring, hidden = (event.place for event in left)
+        if restoring is not None and isinstance(hold.keeper, Piecewise):
+            hold.keeper.take_back(restoring)
+        place = self._hidden_at(hold, owed)
+        if hidden is not None and hidden.how == place.how == "removed":
+            return replace(place, facts={**place.facts, **hidden.facts})  # under all its names, not those alone that were back
+        return place
+
+    def _hidden_at(self, hold: Hold, owed: Owed) -> Place:
         ref, sha256 = owed.ref, owed.sha256
         try:
             if hold.removes:
@@ -373,61 +389,115 @@ class Warden:
     def restore(self, hidden: DeedEvent, identities: Sequence[Path], because: str) -> Result:
         """Put a hidden object back, byte for byte, from the quarantine place, or from the vault with one of its private keys.
 
-        A person's word that these bytes pass goes into the ledger first, so that no later scan hides them again.
+        The begun deed lets these bytes pass the gate, while this runs. A person's word that they pass for good goes into the
+        ledger together with *done*. What a failed restore brought back is hidden again at once, and owed where that fails.
 
         Raises:
-            CannotWrite: the ledger can take no more; nothing was touched.
+            CannotWrite: the ledger can take no more; what may be back is owed.
             Misconfigured: only the vault holds the bytes and no identity was given, or none that opens it.
             BadEvidence: what the vault holds is not what was sealed.
         """
+        if hidden.place is None:
+            raise BadEvidence(f"the record of {hidden.key!r} does not say where it lies", hint="run `fediwarden vault verify`")
         event = replace(
             hidden, act=Act.RESTORE, state=DeedState.BEGUN, actor=self._actor, at=self._clock(), place=None, problem=""
         )
-        self._ledger.clear(self._run, hidden.sha256, Decision(Step.PASS, "restored by a person", because, by=self._actor))
         self._did(event, DeedState.BEGUN)
-        if hidden.place is None:
-            raise BadEvidence(f"the record of {hidden.key!r} does not say where it lies", hint="run `fediwarden vault verify`")
+        told = False  # whether anything may be back
         try:
             hold = self._hold(hidden.store)
-            keeper = hold.keeper
-            ref = self._bring_back(keeper, hidden.place, hidden.sha256, identities, drill=hidden.drill)
-            blob = keeper.fetch(ref, self._limit)
+            data = self._opened(hidden.place, hidden.sha256, identities, drill=hidden.drill)
+            place = self._noted(hold.keeper, hidden, hidden.place)
+            self._did(event, DeedState.MOVED, place)
+            told = True
+            ref = self._bring_back(hold.keeper, place, hidden.sha256, data, identities, drill=hidden.drill)
+            blob = hold.keeper.fetch(ref, self._limit)
             if blob.sha256 != hidden.sha256 and not hold.platform:
                 raise Changed("what was read back is not what was hidden")  # noqa: TRY301 - one answer for all that can go wrong here
-        except (Unreached, Unsettled, Occupied, Changed, Gone, TooLarge) as error:
-            self._did(event, DeedState.FAILED, hidden.place, str(error))
-            result = _result(event, Outcome.FAILED, error)
-        except (BadEvidence, Misconfigured) as error:
-            self._did(event, DeedState.FAILED, hidden.place, str(error))
+        except CannotWrite:
             raise
+        except FediwardenError as error:
+            result = self._not_restored(event, hidden.place, error, told=told)
+            if isinstance(error, BadEvidence | Misconfigured):
+                raise
+        except Exception as error:  # the unknown: no word was given, and what may be back is taken away again
+            log.exception("restoring failed", store=hidden.store, key=hidden.key, sha256=hidden.sha256)
+            ours = FediwardenError(f"an error of ours while restoring ({type(error).__name__})", hint="the log has the details")
+            result = self._not_restored(event, hidden.place, ours, told=told)
         else:
-            result = _result(event, Outcome.DONE)
-            if blob.sha256 != hidden.sha256:
-                result = self._altered(result, ref, blob.sha256, because)
-            self._did(event, DeedState.DONE, hidden.place, result.problem)
+            result = self._restored(event, hidden.place, ref, blob.sha256, because)
         _log(result)
         return result
 
-    def _altered(self, result: Result, ref: ObjectRef, sha256: Sha256, because: str) -> Result:
-        """A platform wrote the picture anew: the person's word holds for what came of it too, or the next scan hides it again."""
-        self._ledger.clear(self._run, sha256, Decision(Step.PASS, "restored by a person", because, by=self._actor))
-        self._ledger.platforms.add_names(self._run, [ref])
-        problem = f"the platform wrote it anew: it came back with other bytes (sha256 {sha256[:12]})"
-        return replace(result, problem=problem, altered=sha256)
+    def _restored(self, event: DeedEvent, place: Place, ref: ObjectRef, sha256: Sha256, because: str) -> Result:
+        """Done, with a person's word on the bytes, and on what a platform made of them: else the next scan hides it again."""
+        word = Decision(Step.PASS, RESTORED, because, by=self._actor)
+        result = _result(event, Outcome.DONE)
+        if sha256 != event.sha256:
+            problem = f"the platform wrote it anew: it came back with other bytes (sha256 {sha256[:12]})"
+            result = replace(result, problem=problem, altered=sha256)
+        done = replace(event, state=DeedState.DONE, at=self._clock(), place=place, problem=result.problem)
+        words = dict.fromkeys((event.sha256, sha256), word)
+        self._ledger.restored(self._run, done, words, ref if result.altered else None)
+        return result
 
-    def _bring_back(self, keeper: Keeper, place: Place, sha256: Sha256, identities: Sequence[Path], *, drill: bool) -> ObjectRef:
+    def _not_restored(self, event: DeedEvent, place: Place, error: FediwardenError, *, told: bool) -> Result:
+        """Failed, without a word; and what may be back is hidden again."""
+        self._did(event, DeedState.FAILED, place, str(error))
+        result = _result(event, Outcome.FAILED, error)
+        verdict = self._ledger.verdict(event.sha256)
+        passes = verdict is not None and verdict.step is Step.PASS
+        if passes and verdict is not None and verdict.rule == RESTORED and not self._ledger.keeping.came_back(event.sha256):
+            words = "an earlier try left a word that these bytes pass, though they did not come back"
+            result = replace(result, problem=f"{result.problem}; {words}")
+        if not told or passes:
+            return result
+        return replace(result, problem=f"{result.problem}; {self._hidden_again(event)}")
+
+    def _hidden_again(self, event: DeedEvent) -> str:
+        """Hide what an unfinished restoring brought back, in words; where that fails it stays owed."""
+        entry = self._ledger.entry(event.store, event.key)
+        if entry is None or entry.sha256 != event.sha256 or entry.decision is None or entry.decision_id is None:
+            return "look at what lies there now"
+        if entry.decision.step is not Step.QUARANTINE:
+            return "what came back was left, as it is not suspected now"
+        last = replace(event, state=DeedState.FAILED)
+        again = self._hide(Owed(entry.ref, event.sha256, entry.decision_id, entry.decision, last), [])
+        if again.outcome is Outcome.DONE:
+            return "nothing of it is back"
+        return (
+            f"some of it may be back and could not be hidden again ({again.problem}): it is owed, `fediwarden apply` tries again"
+        )
+
+    def _opened(self, place: Place, sha256: Sha256, identities: Sequence[Path], *, drill: bool) -> bytes | None:
+        """The bytes, where only the vault has them; opened before the store is touched."""
         if place.how == "moved":
+            return None
+        if not identities:
+            raise Misconfigured(
+                f"only the vault holds {sha256[:12]}",
+                hint="give one of the private keys: fediwarden restore KEY --identity /media/usb/officer-1.key",
+            )
+        return self._vaults[drill].open(sha256, identities)
+
+    def _noted(self, keeper: Keeper, hidden: DeedEvent, place: Place) -> Place:
+        """The place with what a keeper has to know to undo an unfinished restoring; an earlier one's notes are kept."""
+        if not isinstance(keeper, Piecewise):
+            return place
+        left = self._ledger.left_by_restore(hidden.store, hidden.key, hidden.sha256)
+        return keeper.noted(place, hidden.sha256, left[0].place if left else None)
+
+    def _bring_back(
+        self, keeper: Keeper, place: Place, sha256: Sha256, data: bytes | None, identities: Sequence[Path], *, drill: bool
+    ) -> ObjectRef:
+        if data is None:
             try:
                 return keeper.restore(place, sha256)
             except Gone:
                 if not identities:
                     raise
-        elif not identities:
-            raise Misconfigured(
-                f"only the vault holds {sha256[:12]}",
-                hint="give one of the private keys: fediwarden restore KEY --identity /media/usb/officer-1.key",
-            )
-        return keeper.put_back(place, self._vaults[drill].open(sha256, identities))
+                data = self._vaults[drill].open(sha256, identities)
+        return keeper.put_back(place, data)
 
     # -- the record ---------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class DeedState(StrEnum):
 
     begun    the intention is on record, nothing was touched
     sealed   the exact bytes are in the vault (left out under a metadata-only profile)
-    moved    the store was told; not yet read back
+    moved    the store was told (of a restoring: is being told); not yet read back
     done     read back and confirmed
     failed   a step did not succeed; still owed, tried again by the next apply
     changed  other bytes lie under the key now; no longer owed until they are looked at
@@ -88,6 +88,7 @@ class NameKind(StrEnum):
     ALIAS = "alias"  # a platform serves it under this
     IDENTIFIER = "identifier"  # key of the original in the store behind the platform
     VARIANT = "variant"  # key of a rendering of it there, such as a thumbnail
+    ADDRESS = "served from"  # public address of its file, where a bucket or CDN serves it and not the platform itself
     PROXIED = "proxied from"  # URL of the remote picture that it is a cached copy of
 
 

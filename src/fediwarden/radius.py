@@ -95,14 +95,23 @@ class Radii:
             known = tuple(name for place in platforms.holding(owed.sha256) for name in platforms.names_of(*place))
         aliases = {name.text for name in known if name.kind is NameKind.ALIAS}
         proxied = {name.text for name in known if name.kind is NameKind.PROXIED}
+        if server is None:
+            return tuple(sorted(aliases)), tuple(sorted(proxied))
+        now: set[str] = set()
+        for name in sorted(aliases):
+            if name in now:
+                continue
+            try:
+                now.update(server.aliases(name))  # none where it went: pict-rs 0.6 gives a picture fetched anew another alias
+            except FediwardenError as error:
+                problems.append(str(error))
         try:
-            if server is not None:
-                now = {alias for name in aliases for alias in server.aliases(name)}
-                item = None if now else server.find(owed.sha256, owed.ref.size)
-                if item is not None:
-                    now = set(item.aliases)
-                    proxied |= {url for _, url in item.proxied}
-                aliases = now or aliases
+            item = None if now else server.find(owed.sha256, owed.ref.size)
         except FediwardenError as error:
+            item = None
             problems.append(str(error))
+        if item is not None:
+            now = set(item.aliases)
+            proxied |= {url for _, url in item.proxied}
+        aliases = now or aliases
         return tuple(sorted(aliases)), tuple(sorted(proxied))

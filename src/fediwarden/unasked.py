@@ -9,7 +9,7 @@ from threading import Event
 
 import structlog
 
-from fediwarden.actions import Plan, Result, Warden, planned
+from fediwarden.actions import Plan, Result, Warden, left_by_restore, planned
 from fediwarden.backoff import Backoff
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
@@ -112,7 +112,7 @@ class Unasked:
         return planned(self._ledger, self._clock(), allowance=self._allowance, drill_allowance=self._drill_allowance, leave=leave)
 
     def _is_shared(self, owed: Owed, radii: Radii) -> bool:
-        if owed.decision.drill:
+        if owed.decision.drill or left_by_restore(self._ledger, owed):
             return False
         radius = radii.of(owed)
         if radius.shared and _known(owed) not in self._shared:

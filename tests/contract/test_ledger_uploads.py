@@ -141,16 +141,24 @@ def test_answers_are_counted_from_a_moment_on_and_unsealed_ones_stand_out(ledger
     assert ledger.uploads.totals(ENGINE, NOW + timedelta(seconds=1)).refused == {}
 
 
-def test_what_is_being_restored_is_known_until_it_ends(ledger: Ledger) -> None:
+def test_what_is_being_restored_is_known_until_it_ends_or_its_command_does_or_its_time_is_over(ledger: Ledger) -> None:
     ref = upload()
     flagged(ledger, ref)
     do(ledger, ref, DeedState.BEGUN, act=Act.RESTORE)
-    assert ledger.uploads.restoring(PICTRS, NOW) == [a_hash("one")]
-    assert ledger.uploads.restoring(PICTRS, NOW + timedelta(hours=1)) == []
-    assert ledger.uploads.restoring(STORE, NOW) == []
+    assert ledger.uploads.restoring([PICTRS], NOW) == []  # nobody runs a restore
+    run = ledger.begin("restore", {}, NOW)
+    do(ledger, ref, DeedState.BEGUN, DeedState.MOVED, act=Act.RESTORE)
+    assert ledger.uploads.restoring([PICTRS, STORE], NOW) == [a_hash("one")]
+    assert ledger.uploads.restoring([PICTRS], NOW + timedelta(hours=1)) == []
+    assert ledger.uploads.restoring([STORE], NOW) == []
 
-    do(ledger, ref, DeedState.DONE, act=Act.RESTORE)
-    assert ledger.uploads.restoring(PICTRS, NOW) == []
+    ledger.end(run, "interrupted", {}, NOW)
+    assert ledger.uploads.restoring([PICTRS], NOW) == []
+    ledger.begin("drill run", {}, NOW)
+    assert ledger.uploads.restoring([PICTRS], NOW) == [a_hash("one")]
+    for state in (DeedState.FAILED, DeedState.DONE):
+        do(ledger, ref, DeedState.BEGUN, state, act=Act.RESTORE)
+        assert ledger.uploads.restoring([PICTRS], NOW) == []
 
 
 def test_names_are_kept_with_the_listing_and_found_again(ledger: Ledger) -> None:

@@ -1,6 +1,7 @@
 """A core that can act: vaults, keys and a warden over a store in memory, and a ledger whose process may die at any deed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -10,7 +11,7 @@ from tests.support.core import Core
 from fediwarden.actions import Hold, Outcome, Plan, Result, Warden, planned
 from fediwarden.config import Profile, profile
 from fediwarden.ledger import Ledger
-from fediwarden.model import Act, DeedEvent, DeedState, Sha256, StoreName
+from fediwarden.model import Act, Decision, DeedEvent, DeedState, ObjectRef, RunId, Sha256, StoreName
 from fediwarden.stores.memory import MemoryStore
 from fediwarden.vault import Identity, Vault
 
@@ -29,10 +30,19 @@ class Mortal(Ledger):
     before: bool = False
 
     def did(self, event: DeedEvent) -> None:
+        with self._dying():
+            super().did(event)
+
+    def restored(self, run: RunId, event: DeedEvent, words: Mapping[Sha256, Decision], ref: ObjectRef | None = None) -> None:
+        with self._dying():
+            super().restored(run, event, words, ref)
+
+    @contextmanager
+    def _dying(self) -> Iterator[None]:
         self.dies_at -= 1
         if self.dies_at == 0 and self.before:
             raise Crash
-        super().did(event)
+        yield
         if self.dies_at == 0:
             raise Crash
 
@@ -74,7 +84,9 @@ class Yard(Core):
 
     def restore(self, key: str, *, with_key: bool = False) -> Result:
         (hidden,) = self.ledger.hidden(key=key)
-        return self.warden.restore(hidden, [self.keys[0].path] if with_key else [], "a cat")
+        warden = self.warden
+        self.begun("restore")  # what the gate goes by
+        return warden.restore(hidden, [self.keys[0].path] if with_key else [], "a cat")
 
     @property
     def owed(self) -> list[str]:

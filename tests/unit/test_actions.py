@@ -397,26 +397,117 @@ def test_a_lost_quarantine_copy_comes_back_from_the_vault(new_yard: Callable[...
 # -- restoring -------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_person_s_word_is_on_record_before_the_store_is_touched(new_yard: Callable[..., Yard]) -> None:
+def test_a_person_s_word_is_on_record_with_done_and_not_before(new_yard: Callable[..., Yard]) -> None:
     yard = new_yard({"a": b"bad"})
     yard.apply()
     digest = yard.entry("a").sha256
     assert digest is not None
+    words: list[Decision | None] = []
+    yard.store.before = lambda _step, _key: words.append(yard.ledger.verdict(digest))
 
-    def before(_step: str, _key: str) -> None:
-        verdict = yard.ledger.verdict(digest)
-        assert verdict is not None
-        assert (verdict.step, verdict.by, verdict.because) == (Step.PASS, "ada", "a cat")
-        assert yard.states("a")[-1] == (Act.RESTORE, DeedState.BEGUN)
-        raise Unreached("no answer")
-
-    yard.store.before = before
-    assert yard.restore("a").outcome is Outcome.FAILED
-    yard.store.before = None
     assert yard.restore("a").outcome is Outcome.DONE
+
+    assert words
+    assert set(words) == {None}
+    verdict = yard.ledger.verdict(digest)
+    assert verdict is not None
+    assert (verdict.step, verdict.by, verdict.because) == (Step.PASS, "ada", "a cat")
+    yard.store.before = None
     yard.scan()
     assert yard.owed == []
     assert yard.apply() == []
+
+
+def test_a_ledger_that_can_take_no_more_at_the_end_of_a_restore_has_neither_word_nor_done(new_yard: Callable[..., Yard]) -> None:
+    yard = new_yard({"a": b"bad"})
+    yard.apply()
+    assert isinstance(yard.ledger, Mortal)
+    yard.ledger.dies_at, yard.ledger.before = 3, True  # begun, moved, done
+
+    with pytest.raises(Crash):
+        yard.restore("a")
+
+    assert yard.ledger.verdict(Sha256(sha256(b"bad").hexdigest())) is None
+    assert yard.states("a")[-1] == (Act.RESTORE, DeedState.MOVED)
+
+
+@pytest.mark.parametrize("error", [Unreached("no answer"), ValueError("of ours")])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_restore_that_fails_leaves_no_word_and_what_it_brought_back_is_hidden_again(
+    new_yard: Callable[..., Yard], step: int, error: Exception
+) -> None:
+    yard = new_yard({"a": b"bad"})
+    yard.apply()
+    steps = count(1)
+
+    def fail(_step: str, _key: str) -> None:
+        if next(steps) == step:
+            raise error
+
+    yard.store.before = fail
+    result = yard.restore("a")
+
+    assert result.outcome is Outcome.FAILED
+    assert "nothing of it is back" in result.problem
+    assert yard.store.objects == {}
+    assert yard.ledger.verdict(result.sha256) is None
+    assert yard.owed == []
+    assert len(list(yard.ledger.hidden())) == 1
+    yard.store.before = None
+    assert yard.restore("a").outcome is Outcome.DONE
+    assert yard.store.objects == {"a": b"bad"}
+
+
+def test_what_a_failed_restore_brought_back_is_owed_where_it_cannot_be_hidden_again_and_the_next_apply_hides_it(
+    new_yard: Callable[..., Yard],
+) -> None:
+    yard = new_yard({"a": b"bad"}, removes=True)
+    yard.apply()
+    steps = count(1)
+
+    def fail(_step: str, _key: str) -> None:
+        if next(steps) > 1:  # written, and from then on no answer
+            raise Unreached("no answer")
+
+    yard.store.before = fail
+    result = yard.restore("a", with_key=True)
+
+    assert (result.outcome, yard.store.objects) == (Outcome.FAILED, {"a": b"bad"})
+    assert "owed" in result.problem
+    assert yard.owed == ["a"]
+    yard.store.before = None
+    assert yard.keys_of(yard.apply(0)) == ["a"]  # it was counted when it was hidden first
+    assert yard.store.objects == {}
+
+
+def test_a_restore_without_the_key_it_needs_touches_nothing_and_makes_nothing_owed(new_yard: Callable[..., Yard]) -> None:
+    yard = new_yard({"a": b"bad"}, removes=True)
+    yard.apply()
+
+    with pytest.raises(Misconfigured, match="only the vault holds"):
+        yard.restore("a")
+
+    assert yard.owed == []
+    assert yard.ledger.verdict(Sha256(sha256(b"bad").hexdigest())) is None
+    assert yard.states("a")[-1] == (Act.RESTORE, DeedState.FAILED)
+
+
+def test_a_word_that_an_earlier_failed_restore_left_is_told_by_the_next_one_and_by_the_record(
+    new_yard: Callable[..., Yard],
+) -> None:
+    yard = new_yard({"a": b"bad"}, removes=True)
+    yard.apply()
+    digest = Sha256(sha256(b"bad").hexdigest())
+    yard.ledger.clear(yard.begun("restore"), digest, Decision(Step.PASS, "restored by a person", "a cat", by="ada"))
+    yard.store.before = lambda _step, _key: (_ for _ in ()).throw(Unreached("no answer"))
+
+    result = yard.restore("a", with_key=True)
+
+    assert "left a word" in result.problem
+    assert [event.sha256 for event in yard.ledger.keeping.words_left()] == [digest]
+    yard.store.before = None
+    yard.restore("a", with_key=True)
+    assert list(yard.ledger.keeping.words_left()) == []
 
 
 def test_a_key_taken_by_other_bytes_is_not_overwritten_and_the_hidden_copy_stays(new_yard: Callable[..., Yard]) -> None:
@@ -517,8 +608,8 @@ def test_death_at_any_step_in_the_store_loses_nothing_and_does_nothing_twice(
 
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("removes", [False, True])
-@pytest.mark.parametrize("event", [1, 2])
-def test_death_at_any_event_of_a_restoring_is_completed_by_the_next(
+@pytest.mark.parametrize("event", [1, 2, 3])
+def test_death_at_any_event_of_a_restoring_is_undone_by_apply_or_completed_by_the_next(
     new_yard: Callable[..., Yard], event: int, removes: bool, before: bool
 ) -> None:
     yard = new_yard({"a": b"bad"}, removes=removes)
@@ -530,6 +621,8 @@ def test_death_at_any_event_of_a_restoring_is_completed_by_the_next(
         yard.restore("a", with_key=removes)
     yard.ledger.dies_at = 0
     yard.apply()
+    done = event == 3 and not before
+    assert yard.store.objects == ({"a": b"bad"} if done else {})
     yard.scan()
     if list(yard.ledger.hidden()):
         assert yard.restore("a", with_key=removes).outcome is Outcome.DONE

@@ -143,7 +143,7 @@ def test_what_a_platform_wrote_anew_is_restored_said_to_differ_and_not_hidden_ag
     assert done.altered == a_hash(b"bad bad")
     assert "other bytes" in done.problem
     assert yard.states("a")[-1] == (Act.RESTORE, DeedState.DONE)
-    assert yard.ledger.uploads.restoring(yard.store.name, yard.clock()) == []
+    assert yard.ledger.uploads.restoring([yard.store.name], yard.clock()) == []
     yard.scan()
     decision = yard.entry("a").decision
     assert decision is not None

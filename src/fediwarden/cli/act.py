@@ -6,19 +6,21 @@ from pathlib import Path
 
 import typer
 
-from fediwarden.actions import Outcome, Plan, Result, planned
+from fediwarden.actions import Outcome, Plan, Result, left_by_restore, planned
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
 from fediwarden.errors import Exit, Misconfigured
 from fediwarden.model import Act, DeedEvent, DeedState, Owed, StoreName
 from fediwarden.radius import Radius
+from fediwarden.stores.pictrs import changed_by_import
 from fediwarden.stores.url import TargetKind, parse_target
 
 SHOWN = 20  # owed objects listed before the question; the rest is counted
 ALTERED = (
-    "pict-rs imports it anew: delete tokens that were given out no longer work, thumbnails are made again, a cached remote picture "
-    "comes back as an upload, and what pict-rs writes anew comes back with other bytes"
+    "pict-rs imports it anew, within its limits of today on size and format: thumbnails are made again, and what pict-rs writes anew comes "
+    "back with other bytes. Delete tokens that were given out no longer work: Lemmy 0.19 keeps the old one, so when the uploader deletes "
+    "the picture there, Lemmy forgets it and pict-rs goes on serving it"
 )
 
 Around = Mapping[tuple[StoreName, str], Radius]  # by store and key
@@ -73,7 +75,7 @@ def apply(
         if not yes and not _agreed(plan, around, app, profile.keep == "preserve", budget):
             say("nothing was done")
             return Exit.USAGE
-        together = [owed for owed in plan.todo if _around(around, owed).shared]
+        together = [owed for owed in plan.todo if _around(around, owed).shared and not left_by_restore(app.ledger, owed)]
         left_out = [] if shared or not together or (not yes and _agreed_shared(len(together))) else together
         plan = replace(plan, todo=tuple(owed for owed in plan.todo if owed not in left_out))
         for owed in left_out:
@@ -223,18 +225,23 @@ def restore(
 ) -> int:
     """Put hidden objects back, byte for byte, with their metadata.
 
-    Your word that these bytes pass is recorded and stands over every later scan. From the quarantine place no key is
-    needed; where the store keeps nothing, the vault is opened with one of its private keys, in memory only. pict-rs keeps
-    nothing: it imports the original anew under its aliases, and what cannot come back the same is said beforehand.
-    What is back already is left as it is, so that an interrupted restore can be given again.
+    When it is back, your word that these bytes pass is recorded and stands over every later scan; a restore that fails leaves
+    none, and what it had brought back is hidden again, or owed. From the quarantine place no key is needed; where the store
+    keeps nothing, the vault is opened with one of its private keys, in memory only. pict-rs keeps nothing: it imports the
+    original anew under its aliases, and what cannot come back the same is said beforehand. What is back already is left as it
+    is, so that an interrupted restore can be given again; `fediwarden apply` undoes one instead.
     Exit code 5 if a store could not be reached, 3 if one could not be restored.
     """
     app = build()
     hidden = [event for key in keys if (event := _find(app, key, store, sha256, json=json)) is not None]
     if not hidden:
         return Exit.OK
-    if any(_through_pictrs(app, event) for event in hidden):
+    imported = [event for event in hidden if _through_pictrs(app, event)]
+    if imported:
         say(ALTERED)
+    for event in imported:
+        for words in changed_by_import(event.key, event.place) if event.place else []:
+            say(f"{plain(event.store)}: {plain(event.key)}: {plain(words)}")
     failed = unreached = False
     with recorded(app, "restore", {"because": because}) as run, app.warden(run.id) as warden:
         for event in hidden:

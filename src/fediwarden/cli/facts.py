@@ -30,6 +30,7 @@ NAMED = {
     NameKind.ALIAS: "alias",
     NameKind.IDENTIFIER: "file",
     NameKind.VARIANT: "variant",
+    NameKind.ADDRESS: "served from",
     NameKind.PROXIED: "cached of",
 }
 SHOWN = 12  # names of an object that are written out; the rest is counted

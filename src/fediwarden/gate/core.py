@@ -39,7 +39,9 @@ log = structlog.get_logger("fediwarden")
 
 RESERVE = 1.0  # seconds of the deadline, a third of it at most, that are kept for putting the answer on record
 CLOSING = 3.0  # seconds that an answer may take once the gate is being stopped
-RESTORING = timedelta(minutes=2)  # how long after a restore began an altered copy may come in
+RESTORING = timedelta(
+    minutes=10
+)  # how long after a restore of an object began its bytes may come in, at most: a killed one ends nothing
 NEAR = 0.05  # how far scores of the same picture lie apart when pict-rs has written it anew
 SEALED = 10_000  # contents that are remembered as sealed
 SEALING = 2  # known bytes that are held against the vault at the same time
@@ -118,12 +120,11 @@ class Gate:
         self._clock = clock
         self._store = store
         self._restorable = () if store is None else (store, *beside)
-        self._run = run
         self._reserve = min(RESERVE, settings.deadline_seconds / 3)
         self.counts = Counts()
         self.desk = Desk(looks.look, self._finished, workers=workers, queue=settings.queue, in_flight=settings.in_flight_mb << 20)
         self.recorder = Recorder(ledger.record, run, self._count)
-        self._restored: set[Sha256] = set()
+        self._restored: dict[Sha256, Sha256] = {}  # what is being restored: the altered copy of it that was let in
         self._restoring = Lock()  # two copies at once must not both be let in
         self._in_vault: set[tuple[bool, Sha256]] = (
             set()
@@ -299,13 +300,17 @@ class Gate:
         look = self._ledger.known(sha256, self._looks.engine)
         decision = verdict or (None if look is None else decide(look, self._policy))
         why = Why.KNOWN if verdict is None else Why.PERSON
-        if decision is not None and decision.step is Step.QUARANTINE:
+        hides = decision is not None and decision.step is Step.QUARANTINE
+        broken = verdict is None and (look is None or look.standing is Standing.BROKEN)
+        if (hides or broken) and sha256 in self._restorings():
+            return _Outcome(True, Why.RESTORING), None  # whatever was said of these bytes: a person puts them back now
+        if decision is not None and hides:
             if verdict is None and look is not None and self._is_restored(sha256, look):
                 return _Outcome(True, Why.RESTORING), None
             return _Outcome(False, why, drill=decision.drill), decision
         if verdict is None and look is None:
             return None
-        if verdict is None and look is not None and look.standing is Standing.BROKEN:
+        if broken:
             return self._unscanned(Why.BROKEN, claimed), None
         return _Outcome(True, why, drill=decision is not None and decision.drill), None
 
@@ -488,20 +493,22 @@ class Gate:
             self._in_vault.clear()
         self._in_vault.add((drill, sha256))
 
+    def _restorings(self) -> set[Sha256]:
+        """The bytes that are being put back just now; no word lets them pass, and none is left when it fails."""
+        return set(self._ledger.uploads.restoring(self._restorable, self._clock() - RESTORING)) if self._restorable else set()
+
     def _is_restored(self, sha256: Sha256, look: Look) -> bool:
-        """Whether this is what a person is putting back just now, written anew by pict-rs on the way: once for each restoring."""
-        since = self._clock() - RESTORING
+        """Whether this is a copy of what is being put back, written anew by pict-rs on the way: one copy for each, as often as it comes."""
         with self._restoring:
-            restoring = {each for store in self._restorable for each in self._ledger.uploads.restoring(store, since)}
-            self._restored.intersection_update(restoring)
-            for original in sorted(restoring - self._restored):
+            restoring = self._restorings()
+            self._restored = {original: altered for original, altered in self._restored.items() if original in restoring}
+            if sha256 in self._restored.values():
+                return True  # under the next alias
+            for original in sorted(restoring - self._restored.keys()):
                 known = self._ledger.known(original, self._looks.engine)
-                word = self._ledger.verdict(original)
-                if known is None or word is None or not _alike(known, look):
-                    continue
-                self._restored.add(original)
-                self._ledger.clear(self._run, sha256, word, self._clock())
-                return True
+                if known is not None and _alike(known, look):
+                    self._restored[original] = sha256
+                    return True
         return False
 
     def _count(self, answer: Answer) -> None:

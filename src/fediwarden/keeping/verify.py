@@ -104,7 +104,19 @@ class Verify:
                 yield Finding("ledger", "unfinished", words, Exit.FLAGGED, "`fediwarden apply` completes it", *_of(owed.last))
         for event in self._ledger.keeping.unfinished():
             words = f"restoring was begun and got as far as {event.state.value}" + (f": {event.problem}" if event.problem else "")
-            yield Finding("ledger", "unfinished", words, Exit.NOT_SCANNED, "`fediwarden restore` completes it", *_of(event))
+            hint = (
+                "`fediwarden restore` completes it; what it may have brought back is owed, and `fediwarden apply` hides it again"
+            )
+            yield Finding("ledger", "unfinished", words, Exit.NOT_SCANNED, hint, *_of(event))
+        for event in self._ledger.keeping.words_left():
+            yield Finding(
+                "ledger",
+                "word left over",
+                "a restore that failed left a word that these bytes pass, though they never came back",
+                Exit.NOT_SCANNED,
+                "scans and the gate let them pass by it: `fediwarden restore` brings them back; docs/pict-rs.md says how to take the word back",
+                *_of(event),
+            )
 
     # -- vault --------------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,18 @@ class Keeping:
         """The newest restoring that was done of each object and bytes, where nothing was hidden there since."""
         return self._deeds("restored")
 
+    def came_back(self, sha256: Sha256) -> bool:
+        """Whether a restoring of these bytes was ever done, anywhere."""
+        with self._reading() as connection:
+            return connection.execute(queries()["came_back"], {"sha256": sha256}).first() is not None
+
+    def words_left(self) -> Iterator[DeedEvent]:
+        """The last try to restore bytes that never came back, though a person's word for that restoring lets them pass.
+
+        The first builds of 0.1 gave the word before they tried.
+        """
+        return self._deeds("words_left")
+
     def unfinished(self) -> Iterator[DeedEvent]:
         """The last event of every restoring that was begun and did not end."""
         return self._deeds("unfinished_restores")

@@ -354,24 +354,7 @@ class Ledger:
         It is on record even when none does, and then answers `verdict` when the bytes turn up.
         """
         with self._writing() as connection:
-            when = iso(at) if at else _run_at(connection, run)
-            number = connection.execute(queries()["last_ids"]).one().decisions
-            base: Columns = {"run": run, "sha256": sha256, "at": when, **decision_columns(decision)}
-            after = count = 0
-            while page := connection.execute(
-                queries()["objects_holding"], {"sha256": sha256, "after": after, "limit": PAGE}
-            ).all():
-                rows: list[Columns] = []
-                for row in page:
-                    number += 1
-                    rows.append({**base, "id": number, "decision": number, "object": row.id, "look": row.look})
-                connection.execute(queries()["add_decision"], rows)
-                connection.execute(queries()["point_decision"], rows)
-                after = page[-1].id
-                count += len(page)
-            if not count:
-                connection.execute(queries()["add_decision"], {**base, "id": number + 1, "object": None, "look": None})
-            return count
+            return _clear(connection, run, sha256, decision, iso(at) if at else _run_at(connection, run))
 
     # --- deeds ----------------------------------------------------------------------------------------------------
 
@@ -403,15 +386,31 @@ class Ledger:
 
     def did(self, event: DeedEvent) -> None:
         """One more link in the record of deeds, durable when this returns."""
-        columns = deed_columns(event)
         with self._writing() as connection:
-            last = connection.execute(queries()["last_deed"]).first()
-            seq = 1 if last is None else int(last.seq) + 1
-            previous = FIRST if last is None else str(last.hash)
-            connection.execute(
-                queries()["add_deed"], {"seq": seq, "previous": previous, "hash": link(seq, previous, columns), **columns}
-            )
-            connection.execute(queries()[_effect(event)], {"seq": seq, **columns})
+            _did(connection, event)
+
+    def restored(self, run: RunId, event: DeedEvent, words: Mapping[Sha256, Decision], ref: ObjectRef | None = None) -> None:
+        """A restoring that is done, with a person's word about what came back and its names: all in one transaction, or nothing.
+
+        So no word outlives a restoring that failed, and nothing that came back waits for one.
+        """
+        with self._writing() as connection:
+            for sha256, word in words.items():
+                _clear(connection, run, sha256, word, iso(event.at))
+            if ref is not None:
+                platforms.add_names(connection, run, [ref])
+            _did(connection, event)
+
+    def left_by_restore(self, store: StoreName, key: str, sha256: Sha256) -> tuple[DeedEvent, DeedEvent] | None:
+        """The unfinished restoring that may have brought some of it back, and the hiding that it was to undo; None where there is none.
+
+        It stands until a hiding, or a restoring, of the same bytes is done.
+        """
+        facts = {"store": clean(store), "key": encoded(key), "sha256": sha256}
+        with self._reading() as connection:
+            told = connection.execute(queries()["left_by_restore"], facts).first()
+            hidden = connection.execute(queries()["hiding_of"], facts).first()
+        return None if told is None or hidden is None else (deed_of(told), deed_of(hidden))
 
     def acted(self, since: datetime, drill: bool) -> int:
         """How many objects (with their bytes) were begun to be hidden since then; what the allowance is counted from."""
@@ -677,6 +676,34 @@ def _run_at(connection: "Connection", run: RunId) -> str:
     return str(connection.execute(queries()["run_at"], {"run": run}).scalar_one())
 
 
+def _clear(connection: "Connection", run: RunId, sha256: Sha256, decision: Decision, when: str) -> int:
+    """A person's word on every object that holds these bytes, or on record alone; how many hold them."""
+    number = connection.execute(queries()["last_ids"]).one().decisions
+    base: Columns = {"run": run, "sha256": sha256, "at": when, **decision_columns(decision)}
+    after = count = 0
+    while page := connection.execute(queries()["objects_holding"], {"sha256": sha256, "after": after, "limit": PAGE}).all():
+        rows: list[Columns] = []
+        for row in page:
+            number += 1
+            rows.append({**base, "id": number, "decision": number, "object": row.id, "look": row.look})
+        connection.execute(queries()["add_decision"], rows)
+        connection.execute(queries()["point_decision"], rows)
+        after = page[-1].id
+        count += len(page)
+    if not count:
+        connection.execute(queries()["add_decision"], {**base, "id": number + 1, "object": None, "look": None})
+    return count
+
+
+def _did(connection: "Connection", event: DeedEvent) -> None:
+    columns = deed_columns(event)
+    last = connection.execute(queries()["last_deed"]).first()
+    seq = 1 if last is None else int(last.seq) + 1
+    previous = FIRST if last is None else str(last.hash)
+    connection.execute(queries()["add_deed"], {"seq": seq, "previous": previous, "hash": link(seq, previous, columns), **columns})
+    connection.execute(queries()[_effect(event)], {"seq": seq, **columns})
+
+
 def _effect(event: DeedEvent) -> str:
     """The query that tells the index what an event means for the object, if it still holds these bytes."""
     match event.act, event.state:
@@ -686,6 +713,8 @@ def _effect(event: DeedEvent) -> str:
             return "deed_hide_done"
         case Act.HIDE, DeedState.CHANGED:
             return "deed_hide_changed"
+        case Act.RESTORE, DeedState.MOVED:
+            return "deed_restore_moved"
         case Act.RESTORE, DeedState.DONE:
             return "deed_restore_done"
         case _:

@@ -25,14 +25,8 @@ class Platforms:
 
     def add_names(self, run: RunId, refs: Sequence[ObjectRef]) -> None:
         """Put the names of these objects on record. (`Ledger.settle` does it for what is listed.)"""
-        rows = [
-            {"store": clean(ref.store), "key": encoded(ref.key), "kind": name.kind.value, "name": clean(name.text), "run": run}
-            for ref in refs
-            for name in ref.names
-        ]
-        if rows:
-            with self._writing() as connection:
-                connection.execute(queries()["add_name"], rows)
+        with self._writing() as connection:
+            add_names(connection, run, refs)
 
     def names_of(self, store: StoreName, key: str) -> tuple[Name, ...]:
         """Every name that an object was ever known by."""
@@ -110,3 +104,14 @@ class Platforms:
                 )
                 for row in connection.execute(queries()["platform_deeds_of"], {"sha256": sha256})
             ]
+
+
+def add_names(connection: "Connection", run: RunId, refs: Sequence[ObjectRef]) -> None:
+    """Rows for the names of these objects; what is on record already stays."""
+    rows = [
+        {"store": clean(ref.store), "key": encoded(ref.key), "kind": name.kind.value, "name": clean(name.text), "run": run}
+        for ref in refs
+        for name in ref.names
+    ]
+    if rows:
+        connection.execute(queries()["add_name"], rows)

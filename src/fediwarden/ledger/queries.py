@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import TextClause
 
-LISTS = ("keys", "digests", "looks", "only", "objects")  # parameters that stand for a list of values
+LISTS = ("keys", "digests", "looks", "only", "objects", "stores")  # parameters that stand for a list of values
 
 
 @cache

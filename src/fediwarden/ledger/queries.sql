@@ -155,12 +155,15 @@ SELECT id FROM objects WHERE store = :store AND key = :key;
 SELECT id, look FROM objects WHERE sha256 = :sha256 AND id > :after ORDER BY id LIMIT :limit;
 
 -- name: owed
--- Quarantine decisions whose hiding is not done. An object that vanished while a hiding was unfinished may have been hidden by it.
+-- Quarantine decisions whose hiding is not done. An object that vanished while a hiding was unfinished may have been hidden by it;
+-- of one whose restoring was not finished some may be back.
 SELECT o.store, o.key, o.size, o.stamp, o.modified, o.sha256 AS object_sha256, d.*,
     e.seq, e.act, e.state, e.decision AS deed_decision, e.actor, e.at AS deed_at, e.drill AS deed_drill, e.place, e.problem
 FROM objects o
 JOIN decisions d ON d.id = o.decision
-LEFT JOIN deeds e ON e.seq = o.deed AND e.act = 'hide' AND e.state IN ('begun', 'sealed', 'moved', 'failed')
+LEFT JOIN deeds e ON e.seq = o.deed AND (
+    (e.act = 'hide' AND e.state IN ('begun', 'sealed', 'moved', 'failed')) OR (e.act = 'restore' AND e.state IN ('begun', 'moved', 'failed'))
+)
 WHERE o.step = 'quarantine' AND d.sha256 = o.sha256 AND o.replaced = 0
     AND (o.gone_at IS NULL OR e.seq IS NOT NULL)
     AND (o.done IS NULL OR o.done <> o.decision)
@@ -196,6 +199,26 @@ WHERE store = :store AND key = :key AND sha256 = :sha256;
 -- Other bytes lie there: nothing is owed until they are looked at.
 UPDATE objects SET deed = :seq, replaced = 1, fresh = 0, lacking = 'changed since'
 WHERE store = :store AND key = :key AND sha256 = :sha256;
+
+-- name: deed_restore_moved
+-- The store is being told to bring it back: until that is done, the hiding is owed again.
+UPDATE objects SET deed = :seq, done = NULL WHERE store = :store AND key = :key AND sha256 = :sha256;
+
+-- name: left_by_restore
+-- The newest restoring of these bytes that was begun in the store and did not end well.
+SELECT d.* FROM deeds d
+WHERE d.store = :store AND d.key = :key AND d.sha256 = :sha256 AND d.act = 'restore' AND d.state = 'moved'
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds n
+        WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq AND n.state = 'done'
+    )
+ORDER BY d.seq DESC LIMIT 1;
+
+-- name: hiding_of
+-- The newest hiding of these bytes that was done, or was told to the store.
+SELECT d.* FROM deeds d
+WHERE d.store = :store AND d.key = :key AND d.sha256 = :sha256 AND d.act = 'hide' AND d.state IN ('done', 'moved') AND d.place IS NOT NULL
+ORDER BY d.seq DESC LIMIT 1;
 
 -- name: deed_restore_done
 -- It is back, and nothing is owed until something new is decided.
@@ -275,7 +298,9 @@ GROUP BY 1, 2, 3;
 SELECT d.drill AS drill, COUNT(*) AS number
 FROM objects o
 JOIN decisions d ON d.id = o.decision
-LEFT JOIN deeds e ON e.seq = o.deed AND e.act = 'hide' AND e.state IN ('begun', 'sealed', 'moved', 'failed')
+LEFT JOIN deeds e ON e.seq = o.deed AND (
+    (e.act = 'hide' AND e.state IN ('begun', 'sealed', 'moved', 'failed')) OR (e.act = 'restore' AND e.state IN ('begun', 'moved', 'failed'))
+)
 WHERE o.step = 'quarantine' AND d.sha256 = o.sha256 AND o.replaced = 0
     AND (o.gone_at IS NULL OR e.seq IS NOT NULL)
     AND (o.done IS NULL OR o.done <> o.decision)
@@ -420,9 +445,14 @@ SELECT * FROM answers WHERE sha256 = :sha256 OR original = :sha256 ORDER BY id;
 SELECT 1 FROM debts WHERE sha256 = :sha256 LIMIT 1;
 
 -- name: restoring
--- Bytes whose restoring was begun since a moment and has not ended.
+-- Bytes whose restoring was begun since a moment and has not ended, by a command that has not ended either.
+-- The gate asks this, so it goes by time, and by no other index: SQLite would rather read every deed of the store.
 SELECT DISTINCT d.sha256 AS sha256 FROM deeds d
-WHERE d.store = :store AND d.act = 'restore' AND d.state = 'begun' AND d.at >= :since
+WHERE d.at >= :since AND d.act = 'restore' AND d.state = 'begun' AND d.store || '' IN :stores
+    AND EXISTS (
+        SELECT 1 FROM runs r WHERE r.command IN ('restore', 'drill run') AND r.at <= d.at
+            AND NOT EXISTS (SELECT 1 FROM run_ends x WHERE x.run = r.id)
+    )
     AND NOT EXISTS (
         SELECT 1 FROM deeds n WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq
             AND n.act = 'restore' AND n.state IN ('done', 'failed')
@@ -543,12 +573,28 @@ ORDER BY d.seq LIMIT :limit;
 -- name: unfinished_restores
 -- The last event of every restoring that did not end.
 SELECT d.* FROM deeds d
-WHERE d.seq > :after AND d.act = 'restore' AND d.state IN ('begun', 'failed')
+WHERE d.seq > :after AND d.act = 'restore' AND d.state IN ('begun', 'moved', 'failed')
     AND NOT EXISTS (SELECT 1 FROM deeds n WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq)
+ORDER BY d.seq LIMIT :limit;
+
+-- name: came_back
+-- Whether these bytes were ever restored.
+SELECT 1 FROM deeds WHERE act = 'restore' AND state = 'done' AND sha256 = :sha256 LIMIT 1;
+
+-- name: words_left
+-- The last try to restore bytes that never came back, where a person's last word, given for that restoring, lets them pass.
+SELECT d.* FROM deeds d
+WHERE d.seq > :after AND d.act = 'restore' AND d.state <> 'done'
+    AND NOT EXISTS (SELECT 1 FROM deeds n WHERE n.sha256 = d.sha256 AND n.act = 'restore' AND (n.seq > d.seq OR n.state = 'done'))
+    AND EXISTS (
+        SELECT 1 FROM decisions w
+        WHERE w.sha256 = d.sha256 AND w.decided_by <> 'policy' AND w.step = 'pass' AND w.rule = 'restored by a person'
+            AND w.id = (SELECT MAX(l.id) FROM decisions l WHERE l.sha256 = d.sha256 AND l.decided_by <> 'policy')
+    )
 ORDER BY d.seq LIMIT :limit;
 
 -- name: last_effect
 -- What was done last to these bytes under this key.
 SELECT act, at FROM deeds
-WHERE store = :store AND key = :key AND sha256 = :sha256 AND state IN ('done', 'moved')
+WHERE store = :store AND key = :key AND sha256 = :sha256 AND (state = 'done' OR (act = 'hide' AND state = 'moved'))
 ORDER BY seq DESC LIMIT 1;

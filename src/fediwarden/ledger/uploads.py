@@ -61,10 +61,14 @@ class Uploads:
             with self._writing() as connection:
                 connection.execute(queries()["add_payment"], rows)
 
-    def restoring(self, store: StoreName, since: datetime) -> list[Sha256]:
-        """Bytes that a person is putting back just now: begun since then, and not ended."""
+    def restoring(self, stores: Sequence[StoreName], since: datetime) -> list[Sha256]:
+        """Bytes that a person is putting back into these stores just now: begun since then, not ended, and the command still at it.
+
+        A command that was killed has not ended as far as the record tells: `since` bounds what that leaves open.
+        """
+        facts = {"stores": [clean(store) for store in stores], "since": iso(since)}
         with self._reading() as connection:
-            rows = connection.execute(queries()["restoring"], {"store": clean(store), "since": iso(since)}).all()
+            rows = connection.execute(queries()["restoring"], facts).all()
         return [Sha256(row.sha256) for row in rows]
 
     def answers(self, sha256: Sha256) -> list[Answer]:

@@ -116,3 +116,23 @@ class Keeper(Reader, Protocol):
     def is_public(self, place: Place) -> bool | None:
         """Whether a stranger without credentials can fetch the hidden copy; None where that cannot be asked."""
         ...
+
+
+@runtime_checkable
+class Piecewise(Keeper, Protocol):
+    """A keeper that puts back piece by piece, as pict-rs imports alias after alias: what is back halfway can be taken away again."""
+
+    def noted(self, place: Place, sha256: Sha256, earlier: Place | None) -> Place:
+        """The place with a note of the pieces that `put_back` will bring, made before the first; nothing is changed.
+
+        `earlier` is what was noted for a try that did not end: its pieces are ours, though they are there already.
+        Raises: Occupied (other bytes lie where a piece belongs), Gone, Unreached, Refused.
+        """
+        ...
+
+    def take_back(self, place: Place) -> None:
+        """Take away again what an unfinished `put_back` of this noted place brought; returns once none of it is to be had.
+
+        May be called again. Raises: Unreached (something is still there), Refused.
+        """
+        ...

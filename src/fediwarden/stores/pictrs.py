@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from fediwarden.errors import Changed, Gone, Lost, Misconfigured, Occupied, Refused, TooLarge, Unreached
 from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, StoreName
-from fediwarden.platforms.pictrs.hashes import namesakes
+from fediwarden.platforms.pictrs.hashes import Hash, namesakes
 from fediwarden.platforms.pictrs.server import Server, content_of
 from fediwarden.platforms.pictrs.words import Item
 from fediwarden.stores.naming import shown
@@ -27,6 +27,12 @@ T = TypeVar("T")
 PURGE_SECONDS = 30.0  # how long a purge may wait in pict-rs' queue before it is left for the next `apply`
 ASK_AGAIN = 0.05  # seconds until it is asked the first time whether the purge is done; doubled up to SELDOM
 SELDOM = 1.0
+IMPORTING = "importing"  # the fact of a place that is being restored: the aliases that were free, or ours already, when it began
+TOKENLESS = (
+    "it stays owed; the next `fediwarden apply` asks again. If it stays so: pict-rs deletes no alias without a delete token "
+    "(docs/pict-rs.md), and one whose file is lost answers only when that is back"
+)
+CACHED = "a cache or CDN still has a copy: purge it there, then `fediwarden apply` again; it stays owed until then"
 
 
 class PictrsReader:
@@ -287,11 +293,33 @@ class PictrsKeeper(PictrsReader):
             hint="what is hidden there lies in the vault alone",
         )
 
+    def item(self, key: str) -> Item:
+        """As `PictrsReader.item`; where the listing cannot answer, by the aliases that are on record."""
+        try:
+            return super().item(key)
+        except Unreached as error:
+            answered = error.__cause__ is None  # else no answer came at all, and none would come to this
+            found = self._by_aliases(key) if answered and not isinstance(error, Refused) else None
+            if found is None:
+                raise
+            return found
+
+    def _by_aliases(self, key: str) -> Item | None:
+        """The item as its aliases on record tell it, without the listing, which one object may fail; None where none of them is it."""
+        for name in self._known(key):
+            if name.kind is not NameKind.ALIAS:
+                continue
+            aliases = self._ask(lambda name=name: self.server.aliases(name.text))  # type: ignore[misc]
+            if aliases and not self._names_another(name.text, key):
+                return Item(key, aliases)
+        return None
+
     def remove(self, ref: ObjectRef, sha256: Sha256) -> Place:
         """As `Keeper.remove`: purged by alias, through pict-rs, with every alias and variant.
 
         An item that is not there any more and whose names are on record was purged by an earlier try: then this returns the same
-        place again. pict-rs queues a purge; one that takes too long is Unreached, and stays owed.
+        place again. pict-rs queues a purge; one that takes too long is Unreached, and stays owed. It is done when pict-rs knows none
+        of the aliases and hands nothing out under them, and nothing lies at the public address of the file, noted beforehand.
         """
         try:
             item = self.item(ref.key)
@@ -299,21 +327,23 @@ class PictrsKeeper(PictrsReader):
             names = self._known(ref.key)
             if not any(name.kind is NameKind.ALIAS for name in names):
                 raise
-            self._wait_until_gone(ref.key, [name.text for name in names if name.kind is NameKind.ALIAS])
+            self._wait_until_gone(ref.key, _texts(names, NameKind.ALIAS), _texts(names, NameKind.ADDRESS))
             return self._place(ref.key, facts_of_names(names))
         content = content_of(item.key)
         blob = None if content else self.fetch(ref, max(ref.size, 256 << 20))
         if (content[0] if content else blob.sha256 if blob else "") != sha256:
             raise Changed(f"{shown(ref.key)} holds other bytes now; they were left where they are")
         item = self._whole(item, blob.claimed if blob else "")
-        self._remember(replace(self._ref(item), key=ref.key))
+        addresses = sorted({*_texts(self._known(ref.key), NameKind.ADDRESS), *self._addresses(item.aliases)})
+        names = (*item.names, *(Name(NameKind.ADDRESS, address) for address in addresses))
+        self._remember(replace(self._ref(item), key=ref.key, names=names))
         for alias in item.aliases:
             try:
                 self._ask(lambda alias=alias: self.server.purge(alias))  # type: ignore[misc]
             except Gone:
                 continue  # deleted meanwhile; the others name the same content
             break
-        self._wait_until_gone(ref.key, item.aliases)
+        self._wait_until_gone(ref.key, item.aliases, addresses)
         return self._place(ref.key, facts_of(item))
 
     def _whole(self, item: Item, content_type: str) -> Item:
@@ -322,75 +352,166 @@ class PictrsKeeper(PictrsReader):
             item = replace(item, identifier=self._ask(lambda: self.server.identifier(item.aliases[0])) or "")
         return replace(item, content_type=item.content_type or content_type)
 
-    def _wait_until_gone(self, key: str, aliases: Sequence[str]) -> None:
-        """Until pict-rs has neither the content nor, as far as can be asked, a variant of it."""
+    def _addresses(self, aliases: Sequence[str]) -> list[str]:
+        """Where the file is served from, if not by pict-rs itself: the first alias that answers tells."""
+        for alias in aliases:
+            try:
+                address = self._ask(lambda alias=alias: self.server.address(alias))  # type: ignore[misc]
+            except Gone:
+                continue
+            return [address] if address else []
+        return []
+
+    def _wait_until_gone(self, key: str, aliases: Sequence[str], addresses: Sequence[str]) -> None:
+        """Until nothing of it is to be had by anybody. Of a row without aliases nobody gets anything, so that is not waited for longer."""
+        left: tuple[str, str] | None = None
+
+        def gone() -> bool:
+            nonlocal left
+            left = self._left(key, aliases, addresses)
+            return left is None and self._is_unlisted(key)
+
+        self._wait(gone)
+        if left is not None:
+            raise Unreached(f"pict-rs took the purge of {shown(key)} and has not done it yet: {left[0]}", hint=left[1])
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        """Until it is done, or the time of a purge is over."""
         begun = time.monotonic()
         pause = ASK_AGAIN
-        while not self._gone(key, aliases):
+        while not done():
             if time.monotonic() - begun > self._purge_seconds or self._patience.stop.is_set():
-                raise Unreached(
-                    f"pict-rs took the purge of {shown(key)} and has not done it yet",
-                    hint="it stays owed; the next `fediwarden apply` asks again",
-                )
+                return
             self._patience.stop.wait(pause)
             pause = min(SELDOM, pause * 2)
 
-    def _gone(self, key: str, aliases: Sequence[str]) -> bool:
+    def _left(self, key: str, aliases: Sequence[str], addresses: Sequence[str]) -> tuple[str, str] | None:
+        """What can still be had of it, and what to do about it. Whatever the listing says, aliases and files are asked for one by one."""
         hashed = content_of(key) is not None and self._ask(lambda: self.server.version) != "0.4"
-        if hashed:
-            name = bytes.fromhex(key)
-            repository = self.server.repository
-            if self._ask(lambda: self.server.has_hash(name)):
-                return False
-            if repository is not None and self._ask(lambda: repository.holds(name)):
-                return False
         for alias in aliases:
+            if self._is_alive(alias) and not (hashed and self._names_another(alias, key)):
+                return f"the alias {shown(alias)} is still there", TOKENLESS
+        if hashed:
             try:
-                self._ask(lambda alias=alias: self.server.head(alias))  # type: ignore[misc]
-            except Gone:
-                continue
-            if not hashed or not self._names_another(alias, key):
-                return False
+                item = self._ask(lambda: self.server.find_hash(bytes.fromhex(key)))
+            except Refused:
+                raise
+            except Unreached:  # the listing cannot tell; the aliases did
+                item = None
+            if item is not None and item.aliases:
+                return f"it is there under {shown(item.aliases[0])}", TOKENLESS
+        for address in addresses:
+            if self._ask(lambda address=address: self.server.is_served(address)):  # type: ignore[misc]
+                return f"its file is still served from {shown(address)}", CACHED
+        return None
+
+    def _is_alive(self, alias: str) -> bool:
+        """Whether pict-rs knows the alias, or hands anything out under it. Lost is alive: its file may come back."""
+        if self._ask(lambda: self.server.aliases(alias)):
+            return True
+        try:
+            self._ask(lambda: self.server.head(alias))
+        except Gone:
+            return False
+        except Lost:
+            return True
         return True
+
+    def _is_unlisted(self, key: str) -> bool:
+        """Whether pict-rs is done with the row too, and with its files as far as can be asked; nothing of them is served any more."""
+        if content_of(key) is None or self._ask(lambda: self.server.version) == "0.4":
+            return True
+        name = bytes.fromhex(key)
+        repository = self.server.repository
+        if repository is not None and self._ask(lambda: repository.holds(name)):
+            return False
+        return not self._ask(lambda: self.server.has_hash(name))
 
     def _names_another(self, alias: str, key: str) -> bool:
         """Whether an alias of the purged content was given to other bytes since."""
-        item = self._ask(lambda: self.server.find_alias(alias))
+        try:
+            item = self._ask(lambda: self.server.find_alias(alias))
+        except Lost:
+            return False
         return item is not None and content_of(item.key) != content_of(key)
 
     def restore(self, place: Place, sha256: Sha256) -> ObjectRef:
         """As `Keeper.restore`; there is never a hidden copy. Raises: Gone."""
         raise Gone(f"no hidden copy of {shown(place.key)} was kept", hint="restore it from the vault")
 
+    def noted(self, place: Place, sha256: Sha256, earlier: Place | None) -> Place:
+        """As `Piecewise.noted`: which aliases will be imported. Those that hold these bytes already are left as they are."""
+        begun = _lines(earlier, IMPORTING) if earlier is not None else []
+        importing = []
+        for alias in self._aliases_of(place):
+            if alias in begun or not self._in_use(alias):
+                importing.append(alias)
+            elif self._stored(alias)[0] != sha256:
+                raise Occupied(f"other bytes lie under the alias {shown(alias)}", hint="compare the two; nothing was imported")
+        return replace(place, facts={**place.facts, IMPORTING: _joined(importing)})
+
+    def take_back(self, place: Place) -> None:
+        """As `Piecewise.take_back`: alias by alias, so that a content that others have too stays with them."""
+        ours = _lines(place, IMPORTING)
+        old = bool(ours) and self._ask(lambda: self.server.version) == "0.4"
+        for alias in ours:
+            all_of_them = self._ask(lambda alias=alias: self.server.aliases(alias))  # type: ignore[misc]
+            if not all_of_them:
+                continue
+            if not old:
+                self._ask(lambda alias=alias: self.server.delete(alias))  # type: ignore[misc]
+            elif set(all_of_them) <= set(ours):  # 0.4 cannot delete one alias alone
+                self._ask(lambda alias=alias: self.server.purge(alias))  # type: ignore[misc]
+        left: list[str] = []
+
+        def gone() -> bool:
+            left[:] = [alias for alias in ours if self._is_alive(alias)]
+            return not left
+
+        self._wait(gone)
+        if left:
+            raise Unreached(f"pict-rs still has the alias {shown(left[0])}, which an unfinished restore imported", hint=TOKENLESS)
+
     def put_back(self, place: Place, data: bytes) -> ObjectRef:
         """As `Keeper.put_back`: imported under each of its aliases; returns what came of it, which may be other bytes.
 
-        pict-rs may re-encode what it imports, as its settings say; then the returned item has another hash. Delete tokens are new,
-        variants are made anew on demand, and a cached copy of a remote picture is an ordinary image from now on.
+        pict-rs may re-encode what it imports, as its settings say, and always muxes a video anew; then the returned item has another
+        hash. Delete tokens are new, variants are made anew on demand, and a cached copy of a remote picture is an ordinary image from
+        now on. What lies under an alias that was noted is of this restoring, or of an earlier try of it.
         """
-        aliases = place.facts.get("aliases", "").split("\n") if place.facts.get("aliases") else []
-        if not aliases:
-            raise Gone(f"nobody recorded under which aliases {shown(place.key)} was served", hint="import it by hand")
+        importing = _lines(place, IMPORTING)
         came = {Sha256(digest(data).hexdigest())}
-        back: tuple[str, bytes, str] | None = None
-        for alias in sorted(aliases, key=self._in_use):  # free ones first: they show what pict-rs makes of the bytes
+        back: tuple[str, Sha256, int, str] | None = None
+        for alias in sorted(
+            self._aliases_of(place), key=self._in_use
+        ):  # free ones first: they show what pict-rs makes of the bytes
             imported = not self._in_use(alias) and self._ask(
                 lambda alias=alias: self.server.import_(alias, data, place.facts.get("content-type", ""))  # type: ignore[misc]
             )
-            stored, content_type = self._ask(lambda alias=alias: self.server.fetch(alias, max(len(data) * 8, 1 << 26)))  # type: ignore[misc]
-            now = Sha256(digest(stored).hexdigest())
-            if not imported and now not in came:
+            now, size, content_type = self._stored(alias, len(data))
+            if not imported and now not in came and alias not in importing:
                 raise Occupied(f"other bytes lie under the alias {shown(alias)}", hint="compare the two; neither was touched")
             came.add(now)
-            back = back or (alias, stored, content_type)
+            back = back or (alias, now, size, content_type)
         assert back is not None  # noqa: S101 - there is an alias at least
-        alias, stored, content_type = back
+        alias, now, size, content_type = back
         if self._ask(lambda: self.server.version) == "0.4":
             return self.stat(min(self._ask(lambda: self.server.aliases(alias))))
-        item = self._ask(lambda: self.server.find(Sha256(digest(stored).hexdigest()), len(stored), content_type))
+        item = self._ask(lambda: self.server.find_alias(alias))
         if item is None:
             raise Unreached(f"pict-rs imported {shown(place.key)} and does not list it")
         return self._ref(item)
+
+    def _aliases_of(self, place: Place) -> list[str]:
+        aliases = _lines(place, "aliases")
+        if not aliases:
+            raise Gone(f"nobody recorded under which aliases {shown(place.key)} was served", hint="import it by hand")
+        return aliases
+
+    def _stored(self, alias: str, size: int = 0) -> tuple[Sha256, int, str]:
+        """The hash, the size and the type of what lies under an alias; `size` is that of what was sent, and may grow."""
+        stored, content_type = self._ask(lambda: self.server.fetch(alias, max(size * 8, 1 << 28)))
+        return Sha256(digest(stored).hexdigest()), len(stored), content_type
 
     def _in_use(self, alias: str) -> bool:
         return bool(self._ask(lambda: self.server.aliases(alias)))
@@ -405,6 +526,30 @@ class PictrsKeeper(PictrsReader):
 
     def _place(self, key: str, facts: Mapping[str, str]) -> Place:
         return Place(self._name, key, "removed", "", facts)
+
+
+def changed_by_import(key: str, place: Place) -> list[str]:
+    """What cannot come back the same when this is imported, a line each; said before it is."""
+    told = []
+    if _is_video(key, place):
+        told.append(
+            "a video: pict-rs muxes it anew, so it comes back with other bytes, and without its sound where audio is not allowed"
+        )
+    if proxied := _lines(place, "proxied"):
+        told.append(f"a cached copy of {shown(proxied[0])}: it comes back as an upload, and pict-rs fetches it anew all the same")
+    if not _lines(place, "aliases"):
+        told.append("nobody recorded under which aliases it was served: it cannot be imported")
+    return told
+
+
+def _is_video(key: str, place: Place) -> bool:
+    """By the type that pict-rs served it as, or the format that its hash ends in; HEIC is a video to pict-rs."""
+    if place.facts.get("content-type", "").startswith("video/"):
+        return True
+    try:
+        return content_of(key) is not None and Hash.from_hex(key).content_type.startswith("video/")
+    except ValueError:
+        return False  # a format that is not known here
 
 
 def facts_of(item: Item) -> dict[str, str]:
@@ -430,6 +575,15 @@ def facts_of_names(names: Sequence[Name]) -> dict[str, str]:
     }
     found = {fact: _joined(name.text for name in names if name.kind is kind) for fact, kind in kinds.items()}
     return {fact: text for fact, text in found.items() if text}
+
+
+def _texts(names: Iterable[Name], kind: NameKind) -> list[str]:
+    return [name.text for name in names if name.kind is kind]
+
+
+def _lines(place: Place, fact: str) -> list[str]:
+    """A fact of several lines, as `facts_of` makes it."""
+    return place.facts[fact].split("\n") if place.facts.get(fact) else []
 
 
 def _joined(names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Event
 
-from fediwarden.errors import Changed, Gone, TooLarge, Unsettled
+from fediwarden.errors import Changed, Gone, Refused, TooLarge, Unreached, Unsettled
 from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, StoreName
 from fediwarden.platforms.pictrs.hashes import key_time
 from fediwarden.platforms.pictrs.repository import Repository
@@ -193,9 +193,13 @@ class PlatformFirst:
             return None
         self._remember(replace(ref, names=item.names))
         place = self._pictrs.remove(ObjectRef(self._pictrs.name, item.key, ref.size, item.key, names=item.names), sha256)
-        if not self._gone_within(ref.key):
-            with suppress(Gone):
-                self._keeper.remove(ref, sha256)  # the same bytes twice: pict-rs knew the other object only
+        files = [key for key in place.facts.get("identifiers", "").split("\n") if key not in ("", item.motion)]
+        for key in dict.fromkeys((ref.key, *files)):
+            if not self._gone_within(key):
+                with suppress(
+                    Gone
+                ):  # the same bytes twice, or a job of pict-rs failed: no row of it is left that means this file
+                    self._keeper.remove(self._keeper.stat(key), sha256)
         return self._place(ref.key, {**facts_of(item), **place.facts})
 
     def _whichever(self, ref: ObjectRef, act: Callable[[], Place]) -> Place:
@@ -215,6 +219,15 @@ class PlatformFirst:
     def put_back(self, place: Place, data: bytes) -> ObjectRef:
         """As `Keeper.put_back`; what went through pict-rs comes back through it, and is an item of that store from then on."""
         return self._pictrs.put_back(place, data) if THROUGH in place.facts else self._keeper.put_back(place, data)
+
+    def noted(self, place: Place, sha256: Sha256, earlier: Place | None) -> Place:
+        """As `Piecewise.noted`."""
+        return self._pictrs.noted(place, sha256, earlier) if THROUGH in place.facts else place
+
+    def take_back(self, place: Place) -> None:
+        """As `Piecewise.take_back`."""
+        if THROUGH in place.facts:
+            self._pictrs.take_back(place)
 
     def hidden_copy(self, place: Place, limit: int) -> bytes:
         """As `Keeper.hidden_copy`."""
@@ -238,9 +251,20 @@ class PlatformFirst:
             if item is not None:
                 return None
         claimed = mimetypes.guess_type(ref.key)[0] or ""
-        found = self._patience.run(lambda: server.find(sha256, ref.size, claimed))
+        silent: Unreached | None = None
+        try:
+            found = self._patience.run(lambda: server.find(sha256, ref.size, claimed))
+        except Refused:
+            raise
+        except Unreached as error:  # its listing cannot tell; the names on record may
+            found, silent = None, error
         if found is not None and found.aliases:
             return found
+        if silent is not None:
+            for key in self._holding(sha256):
+                with suppress(Gone):
+                    return self._pictrs.item(key)
+            raise silent
         if self._patience.run(lambda: server.version) == "0.4":
             for key in self._holding(sha256):
                 if content_of(key) is not None:  # what the gate calls it, which 0.4 cannot be asked for

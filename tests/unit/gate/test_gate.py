@@ -27,6 +27,7 @@ from fediwarden.model import (
     Why,
 )
 from fediwarden.platforms.pictrs.hashes import Hash
+from fediwarden.policy import decide
 from fediwarden.stores.memory import MemoryStore
 
 GOOD, BAD, GREY, BROKEN = b"good", b"bad", b"hmm", b"broken"
@@ -260,23 +261,73 @@ def test_a_gate_that_is_stopped_answers_what_it_has_in_hand(tmp_path: Path) -> N
         assert [debt.why for debt in yard.debts] == [Why.LATE]
 
 
-def test_an_altered_copy_passes_once_while_a_person_restores_it(tmp_path: Path) -> None:
+def _suspected(yard: Yard) -> DeedEvent:
+    """BAD as a scan met it, and the beginning of its restoring, not on record yet."""
+    ledger, run = yard.core.ledger, yard.core.begun("scan")
+    ref = ObjectRef(PICTRS, key(BAD), 3, key(BAD))
+    look = yard.core.looker.look(Blob(ref, BAD, named(BAD)))
+    ledger.record(run, [(look, decide(look, yard.core.policy))])
+    return DeedEvent(Act.RESTORE, DeedState.BEGUN, PICTRS, ref.key, named(BAD), 1, "alice", yard.core.clock())
+
+
+def test_what_is_being_restored_passes_without_a_word_and_an_altered_copy_of_it_once(tmp_path: Path) -> None:
     with a_gate(tmp_path) as yard:
-        ledger, run = yard.core.ledger, yard.core.begun("scan")
-        ref = ObjectRef(PICTRS, key(BAD), 3, key(BAD))
-        look = yard.core.looker.look(Blob(ref, BAD, named(BAD)))
-        ledger.record(run, [(look, None)])
-        ledger.clear(run, named(BAD), Decision(Step.PASS, "restored by a person", "a mistake", by="alice"))
-        event = DeedEvent(Act.RESTORE, DeedState.BEGUN, PICTRS, ref.key, named(BAD), 1, "alice", yard.core.clock())
+        ledger, event = yard.core.ledger, _suspected(yard)
+        assert yard.asked(BAD) == [False]
+        yard.core.begun("restore")
         ledger.did(event)
 
-        other_shape = BAD + b" odd"
-        assert yard.asked(BAD + b" written anew") == [True]
-        assert yard.answers(BAD + b" written anew")[0].why is Why.RESTORING
+        anew, other_shape = BAD + b" written anew", BAD + b" odd"
+        assert yard.asked(BAD, anew) == [True, True]
+        assert [yard.answers(data)[-1].why for data in (BAD, anew)] == [Why.RESTORING] * 2
         assert yard.asked(other_shape) == [False]  # one restoring lets one copy in
-        assert yard.asked(BAD + b" written anew") == [True]  # and that one stays cleared
-        ledger.did(replace(event, state=DeedState.DONE))
-        assert yard.asked(BAD + b" later") == [False]
+        assert yard.asked(anew, BAD) == [True, True]  # and that one under every alias
+        assert [ledger.verdict(named(data)) for data in (BAD, anew)] == [None, None]
+
+
+@pytest.mark.parametrize("state", [DeedState.DONE, DeedState.FAILED])
+def test_when_a_restoring_ends_without_a_word_its_bytes_are_refused_again(tmp_path: Path, state: DeedState) -> None:
+    with a_gate(tmp_path) as yard:
+        event, anew = _suspected(yard), BAD + b" written anew"
+        yard.core.begun("restore")
+        yard.core.ledger.did(event)
+        assert yard.asked(BAD, anew) == [True, True]
+
+        yard.core.ledger.did(replace(event, state=state))
+        assert yard.asked(BAD, anew) == [False, False]
+
+
+def test_a_restoring_that_was_killed_opens_the_gate_for_ten_minutes_at_most(tmp_path: Path) -> None:
+    with a_gate(tmp_path) as yard:
+        event = _suspected(yard)
+        yard.core.begun("restore")
+        yard.core.ledger.did(event)
+        yard.core.clock.turn(minutes=9)
+        assert yard.asked(BAD) == [True]
+
+        yard.core.clock.turn(minutes=2)
+        assert yard.asked(BAD) == [False]
+
+
+def test_a_restoring_that_was_interrupted_opens_the_gate_no_more(tmp_path: Path) -> None:
+    with a_gate(tmp_path) as yard:
+        event = _suspected(yard)
+        run = yard.core.begun("restore")
+        yard.core.ledger.did(event)
+        yard.core.ledger.end(run, "interrupted", {}, yard.core.clock())
+
+        assert yard.asked(BAD) == [False]
+
+
+def test_what_a_person_had_confirmed_passes_while_a_person_restores_it(tmp_path: Path) -> None:
+    with a_gate(tmp_path) as yard:
+        event = _suspected(yard)
+        run = yard.core.begun("restore")
+        yard.core.ledger.clear(run, named(BAD), Decision(Step.QUARANTINE, "confirmed", "seen", by="alice"))
+        assert yard.asked(BAD) == [False]
+        yard.core.ledger.did(event)
+
+        assert yard.asked(BAD) == [True]
 
 
 # --- debts

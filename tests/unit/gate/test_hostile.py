@@ -17,13 +17,11 @@ from fediwarden.model import (
     Act,
     Answer,
     Blob,
-    Decision,
     DeedEvent,
     DeedState,
     ObjectRef,
     RunId,
     Sha256,
-    Step,
     StoreName,
     Why,
 )
@@ -191,9 +189,7 @@ def test_a_late_refusal_that_is_found_suspected_later_is_one_answer(tmp_path: Pa
 
 def _restoring(yard: Yard, store: StoreName) -> DeedEvent:
     met_by_a_scan(yard, BAD)
-    yard.core.ledger.clear(
-        yard.core.begun("restore"), named(BAD), Decision(Step.PASS, "restored by a person", "a mistake", by="alice")
-    )
+    yard.core.begun("restore")
     event = DeedEvent(Act.RESTORE, DeedState.BEGUN, store, "some/key", named(BAD), 1, "alice", yard.core.clock())
     yard.core.ledger.did(event)
     return event

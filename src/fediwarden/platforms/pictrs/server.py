@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import httpx2
 
 AT_ONCE = 100  # hashes in one page: pict-rs asks its database several times for each
+REDIRECTS = (301, 302, 303, 307, 308)
 HOPS = 3  # redirects that are followed to an original
 SLOWEST = 16 * 1024  # bytes a second; a body that drips more slowly than this is given up
 ANSWER = 16 << 20  # bytes; more than any answer that is no picture has
@@ -394,7 +395,46 @@ class Server:
         answer = self._original("GET", alias, limit)
         return answer.body, answer.headers.get("content-type", "")
 
+    def address(self, alias: str) -> str:
+        """Where pict-rs sends who asks for this original: its public endpoint, a bucket or CDN; "" where it serves it itself.
+
+        Raises: Gone.
+        """
+        place = self._place(alias)
+        answer = self._send("HEAD", place, query={}, headers={}, files=None, limit=ANSWER)
+        if answer.status in (404, 410):
+            raise Gone(f"pict-rs does not hand out {quoted(alias)}")
+        if answer.status in REDIRECTS and answer.headers.get("location"):
+            return self._joined(place, answer.headers["location"])
+        return ""
+
+    def is_served(self, address: str) -> bool:
+        """Whether a stranger can fetch what lies at such an address. Asked without the key, and past caches that heed that."""
+        for _ in range(HOPS + 1):
+            fresh = {"Cache-Control": "no-cache"}
+            answer = self._send("HEAD", address, query={}, headers=fresh, files=None, limit=ANSWER)
+            if answer.status in (405, 501):
+                answer = self._send("GET", address, query={}, headers={**fresh, **FIRST}, files=None, limit=self._limit)
+            if answer.status in REDIRECTS and answer.headers.get("location"):
+                address = self._joined(address, answer.headers["location"])
+                continue
+            if answer.status in (401, 403, 404, 410):  # a bucket that may not be listed says 403 of what is not there
+                return False
+            if answer.status in (200, 206, 416):
+                return True
+            raise Unreached(f"what serves {self._url}'s files to the public is busy or broken: {answer.status}")
+        raise Unreached("what serves pict-rs' files to the public sends from one address to another")
+
     # -- changing -----------------------------------------------------------------------------------------------------
+
+    def delete(self, alias: str) -> None:
+        """Have this one alias deleted (0.5), and the content with its last one. Queued, as a purge is.
+
+        A 404 says nothing: pict-rs gives it for an alias that it does not know and for one that has no delete token. Ask `aliases`.
+        """
+        answer = self._asked("POST", "delete", {"alias": alias})
+        if answer.status not in (200, 404):
+            raise self._refusal(answer, "delete")
 
     def purge(self, alias: str) -> tuple[str, ...]:
         """Have the content under this alias deleted with every alias and variant; the aliases it had.
@@ -457,7 +497,7 @@ class Server:
         url = place = self._place(alias)
         for _ in range(HOPS + 1):
             answer = self._send(method, url, query={}, headers=headers or {}, files=None, limit=limit)
-            if answer.status in (301, 302, 303, 307, 308) and answer.headers.get("location"):
+            if answer.status in REDIRECTS and answer.headers.get("location"):
                 if url == place and method != "HEAD":
                     self._known(alias)  # an unknown alias is sent to the picture that stands for missing ones; HEAD says 404
                 url = self._joined(url, answer.headers["location"])
