@@ -44,6 +44,7 @@ from fediwarden.pipeline import Looker, Pace, Scan, rejudge
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.asking import Asking
 from fediwarden.platforms.lemmy.database import Database
+from fediwarden.platforms.lemmy.evidence import Evidence, Shelf
 from fediwarden.platforms.lemmy.model import Tracer
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.policy import Policy, parse
@@ -54,7 +55,7 @@ from fediwarden.stores.open import open_keeper, open_reader, open_server, patien
 from fediwarden.stores.pictrs import PictrsKeeper
 from fediwarden.stores.remainder import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
-from fediwarden.tracing import Tracing
+from fediwarden.tracing import Subject, Tracing
 from fediwarden.unasked import Acting, Suspected, Unasked
 from fediwarden.vault import Vault, read_recipients
 
@@ -862,6 +863,22 @@ class App:
         finally:
             tracer.close()
             for server in servers.values():
+                server.close()
+
+    @contextmanager
+    def evidence(self, run: RunId, api: Api, meant: Subject) -> Iterator[tuple[Evidence, Shelf]]:
+        """What Lemmy would have pict-rs delete, to be sealed before, and every configured pict-rs to ask. Raises: Misconfigured."""
+        stores = self.settings.stores
+        servers: list[Server] = []
+        try:
+            for name in (StoreName(name) for name in stores if parse_target(stores[name].url).kind is TargetKind.PICTRS):
+                servers.append(self.pictrs(name))  # noqa: PERF401 - what was opened is closed, also where the next cannot be
+            shelf = Shelf(servers, self.object_limit, self.stop)
+            vault = self.vault(drill=meant.drill) if self.profile.keep == "preserve" else None
+            sealed = dict.fromkeys(meant.aliases, meant.sha256) if meant.sha256 else {}
+            yield Evidence(api, shelf, vault, self.ledger, run, self.clock, self.actor, sealed=sealed), shelf
+        finally:
+            for server in servers:
                 server.close()
 
     @contextmanager

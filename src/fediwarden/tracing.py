@@ -11,7 +11,7 @@ from datetime import datetime
 from hashlib import sha256 as digest
 from typing import Protocol
 
-from fediwarden.errors import FediwardenError, Misconfigured, Unreached
+from fediwarden.errors import BadEvidence, FediwardenError, Misconfigured, Unreached
 from fediwarden.ledger import Entry, Ledger
 from fediwarden.model import Name, NameKind, Owed, RunId, Sha256, Step, StoreName, TraceRecord, Why
 from fediwarden.platforms.lemmy.model import Trace, Tracer
@@ -159,14 +159,28 @@ class Tracing:
 
     # -- sealing ------------------------------------------------------------------------------------------------------
 
-    def seal(self, trace: Trace, about: Sha256 | None, reason: str, subject: str, *, drill: bool = False) -> Sha256 | None:
-        """Put a trace into the vault, whole, and on record; None where the profile lets nothing be sealed. Raises: CannotWrite."""
+    def seal(
+        self,
+        trace: Trace,
+        about: Sha256 | None,
+        reason: str,
+        subject: str,
+        *,
+        drill: bool = False,
+        more: Mapping[str, object] | None = None,
+    ) -> Sha256 | None:
+        """Put a trace into the vault, whole, and on record; None where the profile lets nothing be sealed.
+
+        `more` lies beside it in the same text, such as what a post said before it is purged. Raises: CannotWrite, BadEvidence.
+        """
         sealed: Sha256 | None = None
         if self._vaults:
-            text = json.dumps(trace.as_json(), sort_keys=True, default=str).encode("ascii")
+            text = json.dumps({**trace.as_json(), **(more or {})}, sort_keys=True, default=str).encode("ascii")
             sealed = Sha256(digest(text).hexdigest())
             because = {"trace of": about or subject, "rule": reason}
             self._vaults[drill].seal(text, sealed, store=TRACES, key=about or subject, at=self._clock(), because=because)
+            if not self._vaults[drill].check(sealed):
+                raise BadEvidence("the sealed trace does not read back as it was written", hint="check the vault's disk")
         self._record(reason, subject, about, trace, sealed=sealed)
         return sealed
 

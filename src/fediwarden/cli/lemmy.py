@@ -1,18 +1,22 @@
-"""`lemmy grants` and `lemmy act`: the rights that a trace needs, and acting in Lemmy once pict-rs has lost the picture; decides nothing."""
+"""`lemmy grants` and `lemmy act`: the rights that a trace needs, and acting in Lemmy after sealing what it would delete; decides nothing."""
 
 from enum import StrEnum
 
 import typer
 
-from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
 from fediwarden.cli.trace import BECAUSE, STORE, SUBJECT
-from fediwarden.errors import Exit, Misconfigured
+from fediwarden.errors import Exit
 from fediwarden.ledger import GATE
 from fediwarden.model import StoreName
-from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Deed, Done, Plan, Step, plan, sent_before
+from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Done, Plan, Step, plan, sent_before
+from fediwarden.platforms.lemmy.api import Api
+from fediwarden.platforms.lemmy.evidence import Looked, Take
+from fediwarden.platforms.lemmy.model import Trace, UseKind
+from fediwarden.platforms.lemmy.places import Place, survey
 from fediwarden.platforms.lemmy.queries import OLDEST, grants
+from fediwarden.platforms.lemmy.wanted import matcher
 from fediwarden.tracing import Subject
 
 app = typer.Typer(no_args_is_help=True, help="Lemmy: the rights that a trace needs, and acting on posts, comments and accounts.")
@@ -60,72 +64,111 @@ def act(
     subject: str = SUBJECT,
     posts: Way | None = typer.Option(None, "--posts", help="Posts that show it: out of sight, or deleted for good."),
     comments: Way | None = typer.Option(None, "--comments", help="Comments that show it: the same."),
+    icons: bool = typer.Option(
+        False, "--icons", help="Icons and banners of the site and of communities, and emoji: take them away."
+    ),
+    texts: bool = typer.Option(False, "--texts", help="Sidebars, descriptions and taglines: cut the picture out."),
+    image: bool = typer.Option(False, "--image", help="The picture itself, with Lemmy's rows about its upload (1.0)."),
     ban: bool = typer.Option(False, "--ban", help="Ban the uploader; where Lemmy knows none, whoever posted it."),
+    remove_data: bool = typer.Option(False, "--remove-data", help="With the ban: all that they posted, and every upload."),
     person: list[str] = typer.Option([], "--person", metavar="ADDRESS", help="Whom to ban, where several are behind it."),
     resolve_reports: bool = typer.Option(False, "--resolve-reports", help="Resolve the open reports about it."),
     message_admins: str = typer.Option("", "--message-admins", metavar="TEXT", help="Send the other administrators this text."),
-    reason: str = typer.Option(REASON, "--reason", help="What the moderation log says; it is public, and should accuse nobody."),
+    reason: str = typer.Option(REASON, "--reason", help="What the moderation log says: it is public and travels; accuse nobody."),
+    without_sealing: list[str] = typer.Option(
+        [], "--without-sealing", metavar="ALIAS", help="Go on though this picture cannot be sealed: it is then gone for good."
+    ),
     because: str = BECAUSE,
     apply: bool = typer.Option(False, "--apply", help="Do it; without, only the plan is shown."),
     yes: bool = typer.Option(False, "--yes", "-y", help="Do it without asking."),
     store: str = STORE,
     json: bool = JSON,
 ) -> int:
-    """Act in Lemmy on what shows an object, once pict-rs has lost it: remove or purge, ban, resolve reports.
+    """Act in Lemmy on what shows an object: remove or purge, take away icons, cut texts, ban, resolve reports.
 
-    Without --apply nothing is done and the plan is shown. Every post and comment of the trace is meant, whether the picture
-    is its address, its preview or in its text. Hide the object first (`fediwarden apply`): Lemmy's own purge tells pict-rs
-    too, and what was not sealed before is lost. Before a purge or a ban the whole trace is sealed. Every call is on record
-    before it is made; what is so already is left, so that an interrupted call can be given again.
-    Exit code 3 if Lemmy refused something, 5 if it gives no answer.
+    Without --apply nothing is done and the plan is shown, with what each step does to others. Every post and comment of the
+    trace is meant, whether the picture is its address, its preview or in its text. Before anything that makes Lemmy delete,
+    the trace, the old texts and every picture that pict-rs would lose by it are sealed and read back; what cannot be sealed
+    stops the command. Every call is on record before it is made, and what came of it is read back. What is so already is
+    left, so that an interrupted call can be given again. With Lemmy 1.0, act before `fediwarden apply` hides the picture.
+    Exit code 3 if Lemmy refused something or it is not so afterwards, 4 where it must not be done, 5 if it gives no answer.
     """
     built = build()
     choice = Choice(
         posts.value if posts else "",
         comments.value if comments else "",
-        ban or bool(person),
+        ban or bool(person) or remove_data,
         tuple(person),
         resolve_reports,
         message_admins,
         reason,
+        icons=icons,
+        texts=texts,
+        image=image,
+        data=remove_data,
     )
     if choice == Choice(reason=reason):
-        raise typer.BadParameter("say what to do: --posts, --comments, --ban, --resolve-reports or --message-admins")
-    asked = {"subject": subject, "because": because, "apply": str(apply)}
+        raise typer.BadParameter(
+            "say what to do: --posts, --comments, --icons, --texts, --image, --ban, --resolve-reports or --message-admins"
+        )
+    if not reason.strip():
+        raise typer.BadParameter("Lemmy 1.0 wants a --reason, and others read it")
+    asked = {"subject": subject, "because": because, "apply": str(apply), "without sealing": ", ".join(without_sealing)}
     failed = False
     with recorded(built, "lemmy act", asked) as run, built.tracing(run.id, seals=True) as tracing:
-        profile = built.profile  # acting needs one
         api = built.lemmy()
         try:
             me = api.need_admin()
             meant = tracing.subject(subject, StoreName(built.store(store).name) if store else None)
             trace = tracing.ask(meant, because)
-            made = plan(
-                trace,
-                choice,
-                reports=list(api.reports()) if resolve_reports else [],
-                admins={int(admin["id"]): str(admin.get("ap_id") or admin.get("actor_id")) for admin in api.admins()},
-                me=me.person,
-                sent=sent_before(built.ledger.platforms.deeds(meant.sha256)) if meant.sha256 else [],
-            )
-            in_reach = _in_reach(meant)
-            if any(step.deed is Deed.PURGE for step in made.steps):
-                _need_sealed(built, meant, in_reach, seals=profile.keep == "preserve")
-            _tell_plan(made, in_reach, json=json)
-            if not apply:
-                if not json:
-                    say("nothing was done; --apply does it")
-                return Exit.OK
-            if made.steps and not yes and not agreed(f"{_number(made)} will be done in Lemmy. Go on?"):
-                return Exit.USAGE
-            if made.forgets:
-                tracing.seal(trace, meant.sha256, "before a ban or purge in Lemmy", meant.text, drill=meant.drill)
-            for done in Acting(api, built.ledger, run.id, built.clock, built.actor).apply(made, meant.sha256):
-                failed |= bool(done.problem)
-                _tell_done(done, json=json)
+            with built.evidence(run.id, api, meant) as (evidence, shelf):
+                made = plan(
+                    trace,
+                    choice,
+                    reports=list(api.reports()) if resolve_reports else [],
+                    admins={int(admin["id"]): str(admin.get("ap_id") or admin.get("actor_id")) for admin in api.admins()},
+                    me=me.person,
+                    sent=sent_before(built.ledger.platforms.deeds(meant.sha256)) if meant.sha256 else [],
+                    places=_places(api, trace) if icons or texts else (),
+                    known=shelf.aliases if shelf else None,
+                )
+                looked = evidence.look(made)
+                _tell_plan(made, looked, _in_reach(meant), json=json)
+                if not apply:
+                    if not json:
+                        say("nothing was done; --apply does it")
+                    return Exit.OK
+                if made.steps and not yes and not agreed(f"{_number(made)} will be done in Lemmy. Go on?"):
+                    return Exit.USAGE
+                for done in evidence.seal(looked, without_sealing):
+                    _tell_done(done, json=json)
+                if made.forgets:
+                    more = {"lemmy": looked.rows, "pictures": [_take_json(take) for take in looked.takes]}
+                    words = "before Lemmy deletes or forgets"
+                    tracing.seal(trace, meant.sha256, words, meant.text, drill=meant.drill, more=more)
+                acting = Acting(api, built.ledger, run.id, built.clock, built.actor, still=shelf.still if shelf else None)
+                for done in acting.apply(made, meant.sha256, _lose(looked)):
+                    failed |= bool(done.problem)
+                    _tell_done(done, json=json)
         finally:
             api.close()
     return Exit.NOT_SCANNED if failed else Exit.OK
+
+
+def _places(api: Api, trace: Trace) -> tuple[Place, ...]:
+    """Icons, texts and emoji that show it, of the site and of every community that the trace names."""
+    communities = {use.id for use in trace.uses if use.kind is UseKind.COMMUNITY}
+    communities |= {community.id for community in trace.communities}
+    asked = matcher(trace.aliases, trace.urls, cut_at_ampersand=trace.version == "0.19")
+    return tuple(survey(api, asked, communities))
+
+
+def _lose(looked: Looked) -> dict[Step, list[str]]:
+    """What pict-rs must not know any more after each step."""
+    lose: dict[Step, list[str]] = {}
+    for take in looked.takes:
+        lose.setdefault(take.step, []).extend(take.aliases if take.whole else (take.alias,))
+    return lose
 
 
 def _in_reach(meant: Subject) -> list[str]:
@@ -137,31 +180,20 @@ def _in_reach(meant: Subject) -> list[str]:
     ]
 
 
-def _need_sealed(built: App, meant: Subject, in_reach: list[str], *, seals: bool) -> None:
-    """A purge destroys: the bytes must be away, and sealed where the profile keeps evidence. Raises: Misconfigured."""
-    if meant.sha256 is None or in_reach:
-        raise Misconfigured(
-            f"{plain(meant.text)} is not hidden, and Lemmy's purge would destroy it unsealed",
-            hint="`fediwarden apply` first; or take posts out of sight: --posts remove",
-        )
-    if seals and not built.vault(drill=meant.drill).check(meant.sha256):
-        raise Misconfigured(
-            f"the vault does not hold {meant.sha256[:12]}, and a purge leaves nothing to restore",
-            hint="take posts out of sight instead: --posts remove",
-        )
-
-
 def _number(made: Plan) -> str:
     return "1 step" if len(made.steps) == 1 else f"{len(made.steps)} steps"
 
 
-def _tell_plan(made: Plan, in_reach: list[str], *, json: bool) -> None:
+def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], *, json: bool) -> None:
+    notes = (*made.notes, *looked.notes)
     if json:
         emit(
             {
                 "plan": [_step_json(step) for step in made.steps],
                 "already": list(made.already),
                 "left": list(made.left),
+                "takes": [_take_json(take) for take in looked.takes],
+                "notes": list(notes),
                 "in_reach": in_reach,
             }
         )
@@ -170,12 +202,37 @@ def _tell_plan(made: Plan, in_reach: list[str], *, json: bool) -> None:
     for step in made.steps:
         row(shown, step.act, step.target, step.words)
     show(shown)
+    if looked.takes:
+        lost = table("picture", "by", "", title="What pict-rs loses by it; sealed before")
+        for take in looked.takes:
+            others = f"all {len(take.aliases)} aliases" if take.whole else f"this one of {len(take.aliases)} aliases"
+            row(
+                lost,
+                take.alias,
+                f"{take.step.act} {take.step.target}",
+                f"CANNOT BE SEALED: {take.problem}" if take.problem else others,
+            )
+        show(lost)
     for line in made.already:
         result(f"already: {plain(line)}")
     for line in made.left:
         result(f"left: {plain(line)}")
+    for line in notes:
+        say(plain(line))
     for line in in_reach:
         say(f"STILL IN REACH: {plain(line)}; `fediwarden apply` hides it, and acting in Lemmy alone does not")
+
+
+def _take_json(take: Take) -> dict[str, object]:
+    return {
+        "alias": take.alias,
+        "address": take.address,
+        "by": f"{take.step.act} {take.step.target}",
+        "aliases": list(take.aliases),
+        "whole": take.whole,
+        "sha256": take.sha256,
+        "problem": take.problem,
+    }
 
 
 def _tell_done(done: Done, *, json: bool) -> None:

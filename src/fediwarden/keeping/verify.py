@@ -165,7 +165,7 @@ class Verify:
     def _of_sealings(self) -> None:
         for record in self._ledger.keeping.sealed():
             self.counts["sealings"] += 1
-            vaults = (False, True) if record.what == "trace" else (record.drill,)
+            vaults = (False, True) if record.what in ("trace", "picture") else (record.drill,)
             if record.restored or any(record.sha256 in self._whole[drill] for drill in vaults):
                 continue
             finding = Finding(

@@ -25,7 +25,7 @@ class SealedRecord:
     """That something is on record as sealed."""
 
     sha256: Sha256
-    what: str  # "deed", "refused upload" or "trace"
+    what: str  # "deed", "refused upload", "trace", or "picture" for what a platform was about to delete
     drill: bool = False
     store: StoreName | None = None
     key: str = ""
@@ -50,7 +50,7 @@ class Keeping:
         return [] if lines == ["ok"] else lines
 
     def sealed(self) -> Iterator[SealedRecord]:
-        """Everything that is on record as sealed: hidden objects, refused uploads, traces; each content of an object once."""
+        """Everything that is on record as sealed: hidden objects, refused uploads, traces, what a platform deleted."""
         after = 0
         while page := self._page("sealed_deeds", after):
             for row in page:
@@ -68,6 +68,11 @@ class Keeping:
             for row in page:
                 after = row.id
                 yield SealedRecord(Sha256(row.sealed), "trace")
+        after = 0
+        while page := self._page("sealed_before_deletion", after):
+            for row in page:
+                after = row.id
+                yield SealedRecord(Sha256(row.sha256), "picture", key=row.target)
 
     def knows(self, sha256: Sha256) -> bool:
         """Whether a deed, an answer of the gate or a trace is on record that could have sealed this."""

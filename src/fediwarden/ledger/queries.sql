@@ -552,12 +552,18 @@ SELECT id, sha256, drill FROM answers WHERE id > :after AND sealed = 1 AND sha25
 -- Traces that were sealed.
 SELECT id, sealed FROM traces WHERE id > :after AND sealed IS NOT NULL ORDER BY id LIMIT :limit;
 
+-- name: sealed_before_deletion
+-- Pictures that were sealed because a platform was about to delete them.
+SELECT id, sha256, target FROM platform_deeds
+WHERE id > :after AND act = 'seal picture' AND state = 'done' AND sha256 IS NOT NULL ORDER BY id LIMIT :limit;
+
 -- name: sealed_known
 -- Whether anything is on record that could have sealed this; the first line finds nearly all by an index.
 SELECT 1 FROM objects o JOIN deeds d ON d.store = o.store AND d.key = o.key WHERE o.sha256 = :sha256 AND d.sha256 = :sha256
 UNION ALL SELECT 1 FROM deeds WHERE sha256 = :sha256
 UNION ALL SELECT 1 FROM answers WHERE sha256 = :sha256
 UNION ALL SELECT 1 FROM traces WHERE sealed = :sha256
+UNION ALL SELECT 1 FROM platform_deeds WHERE sha256 = :sha256 AND act = 'seal picture' AND state = 'done'
 LIMIT 1;
 
 -- name: restored

@@ -1,11 +1,13 @@
-"""What is done in Lemmy about a picture that pict-rs has lost already: planned from a trace, then done call by call; decides nothing.
+"""What is done in Lemmy about a picture: planned from a trace, then done call by call and read back; decides nothing and seals nothing.
 
 Lemmy's own purge knows a post's address and preview only and asks pict-rs over the public web; here every post and comment of
-the trace is meant, whatever shows the picture in it. Nothing is ever reported: a report of 0.19 travels to other servers.
+the trace is meant, whatever shows the picture in it. What a step would destroy is sealed before (`evidence`). Nothing is ever
+reported: a report of 0.19 travels to other servers.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256 as digest
@@ -16,20 +18,39 @@ from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256
 from fediwarden.platforms.lemmy.api import Api, NotThere, Report
 from fediwarden.platforms.lemmy.model import Person, Trace, UseKind
+from fediwarden.platforms.lemmy.places import PICTURES, TEXTS, Place, without
+from fediwarden.platforms.lemmy.wanted import Matcher, matcher
 
 PLATFORM = "lemmy"
-REASON = "against the rules of this server"  # stands in the public moderation log: it accuses nobody
+REASON = "against the rules of this server"  # stands in the public moderation log and travels: it accuses nobody
 BY_HAND = "Lemmy has no call for it: by hand"
+OWNER_ONLY = "Lemmy lets only its owner change it: by hand, or --ban --remove-data"
+BETA_BANNER = "this Lemmy takes away the icon when asked for the banner: by hand"
+ELSEWHERE = "of another server, from which it would come back: a running gate keeps the copy out"
+PICTRS_LOST_IT = "pict-rs has it no more, and this Lemmy then refuses: by hand"
+NOT_CUT = "the address cannot be cut out of the text: by hand"
+ACCUSES = re.compile(
+    r"csam|csem|\bcp\b|child|minor|underage|pa?edo|abus|exploit|illegal|crim(?:e|inal)|police|porn|offen[cs]e|offender",
+    re.IGNORECASE,
+)
 
 
 class Deed(StrEnum):
     """What one step does."""
 
+    SEAL = "seal"  # into the vault, before anything else; nothing in Lemmy
     RESOLVE = "resolve report"
+    TAKE = "take away"  # an icon, a banner, an emoji, a tagline
+    CUT = "cut out of"  # a sidebar, a description
     REMOVE = "remove"
     PURGE = "purge"
+    IMAGE = "delete"  # the picture itself with all aliases and Lemmy's rows about its upload (1.0)
     BAN = "ban"
+    BAN_DATA = "ban with data"  # every post removed, every upload deleted
     MESSAGE = "message"
+
+
+DESTROYS = (Deed.TAKE, Deed.CUT, Deed.PURGE, Deed.IMAGE, Deed.BAN, Deed.BAN_DATA)  # a ban ends sessions, which a trace names
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +64,10 @@ class Choice:
     resolve_reports: bool = False
     message: str = ""  # to the other administrators
     reason: str = REASON
+    icons: bool = False  # icons and banners of the site and of communities, emoji
+    texts: bool = False  # sidebars, descriptions, taglines
+    image: bool = False  # the picture itself, by Lemmy (1.0)
+    data: bool = False  # whom to ban is banned with everything they posted and uploaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +75,24 @@ class Step:
     """One call."""
 
     deed: Deed
-    kind: str  # "post", "comment", "person", "report"
+    kind: str  # "post", "comment", "person", "report", "site", "community", "emoji", "tagline", "picture"
     number: int
     target: str  # its address, for the record
     words: str = ""  # what else a person should know before they agree
     report: Report | None = None
+    field: str = ""  # the column: "icon", "sidebar"
+    value: str = ""  # what stands there now
+    text: str = ""  # what shall stand there
 
     @property
     def act(self) -> str:
         """What is done, for the record."""
-        return self.deed.value if self.deed in (Deed.RESOLVE, Deed.MESSAGE) else f"{self.deed.value} {self.kind}"
+        if self.deed in (Deed.RESOLVE, Deed.MESSAGE):
+            return self.deed.value
+        if self.deed is Deed.BAN_DATA:
+            return "ban person with data"
+        column = f" {self.field}" if self.deed in (Deed.TAKE, Deed.CUT) and self.kind in ("site", "community") else ""
+        return f"{self.deed.value} {self.kind}{column}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +104,12 @@ class Plan:
     left: tuple[str, ...]
     message: str
     reason: str
+    notes: tuple[str, ...] = ()  # what the steps do to others, and what they do not reach
 
     @property
     def forgets(self) -> bool:
         """Whether Lemmy forgets something by it: a trace must be sealed before."""
-        return any(step.deed in (Deed.PURGE, Deed.BAN) for step in self.steps)
+        return any(step.deed in DESTROYS for step in self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +122,34 @@ class Done:
 
 
 def plan(
-    trace: Trace, choice: Choice, *, reports: Sequence[Report], admins: Mapping[int, str], me: int, sent: Sequence[str]
+    trace: Trace,
+    choice: Choice,
+    *,
+    reports: Sequence[Report],
+    admins: Mapping[int, str],
+    me: int,
+    sent: Sequence[str],
+    places: Sequence[Place] = (),
+    known: Callable[[str], tuple[str, ...]] | None = None,
 ) -> Plan:
-    """Make a plan; pure.
+    """Make a plan; pure but for `known`.
+
+    What Lemmy must have pict-rs delete comes before what it can do without a picture: icons, texts, posts, the picture, accounts.
 
     Args:
         reports: those that nobody has resolved.
         admins: number and address of the administrators, who get the message and are never banned from here.
         me: who acts, and gets no message.
         sent: targets of messages that were sent before.
-    Raises: Misconfigured where it is not clear who is meant to be banned.
+        places: what else shows the picture now.
+        known: every alias of what pict-rs holds under an alias, empty where it holds nothing; None where nobody can be asked.
+    Raises: Misconfigured where it is not clear who is meant to be banned; what `known` raises.
     """
     steps: list[Step] = []
     already: list[str] = []
+    left: list[str] = []
     shown = {(use.kind, use.id): use for use in reversed(trace.uses)}
+    asked = matcher(trace.aliases, trace.urls, cut_at_ampersand=trace.version == "0.19")
     if choice.resolve_reports:
         kinds = {"post": UseKind.POST, "comment": UseKind.COMMENT, "private_message": UseKind.PRIVATE_MESSAGE}
         for report in reports:
@@ -109,22 +157,37 @@ def plan(
             if use is not None:
                 target = f"{report.kind.replace('_', ' ')} report {report.id}"
                 steps.append(Step(Deed.RESOLVE, "report", report.id, target, f"about {use.address}", report))
+    handled: set[tuple[str, int, str]] = set()
+    for place in places:
+        if choice.icons if place.picture else choice.texts:
+            handled.add((place.kind, place.number, place.field))
+            made = _at(place, asked, trace.version, known)
+            if isinstance(made, Step):
+                steps.append(made)
+            else:
+                left.append(made)
     for kind, how in ((UseKind.POST, choice.posts), (UseKind.COMMENT, choice.comments)):
         for use in sorted((use for use in shown.values() if use.kind is kind), key=lambda use: use.id):
             if not how:
                 continue
-            if how == "remove" and use.removed:
-                already.append(f"{use.address} is removed already")
+            if how == "remove" and (use.removed or (use.deleted and kind is UseKind.COMMENT)):
+                # Lemmy refuses to remove a comment that its author deleted, and shows its text to nobody
+                already.append(f"{use.address} is {'removed' if use.removed else 'deleted by its author'} already")
                 continue
             fields = {each.field for each in trace.uses if (each.kind, each.id) == (use.kind, use.id)}
             words = "only as the preview of a link" if fields == {"thumbnail_url"} else ""
+            if how == "purge" and use.local is False:
+                words = "; ".join(filter(None, (words, "of another server: the next vote or edit brings it back")))
             steps.append(Step(Deed(how), kind.value, use.id, use.address, words))
+    if choice.image:
+        _plan_image(trace, known, steps, already, left)
     if choice.ban:
         for person in _to_ban(trace, choice.persons, admins):
-            if person.banned:
+            if person.banned and not choice.data:
                 already.append(f"{person.address} is banned already")
-            else:
-                steps.append(Step(Deed.BAN, "person", person.id, person.address, "" if person.local else "of another server"))
+                continue
+            deed = Deed.BAN_DATA if choice.data else Deed.BAN
+            steps.append(Step(deed, "person", person.id, person.address, "" if person.local else "of another server"))
     if choice.message:
         mark = digest(choice.message.encode()).hexdigest()[:8]
         for number, address in admins.items():
@@ -135,7 +198,107 @@ def plan(
                 already.append(f"{address} was sent this message before")
             else:
                 steps.append(Step(Deed.MESSAGE, "person", number, target))
-    return Plan(tuple(steps), tuple(already), tuple(_left(trace)), choice.message, choice.reason)
+    left += _left(trace, handled, places)
+    return Plan(
+        tuple(steps), tuple(already), tuple(left), choice.message, choice.reason, tuple(_notes(trace, choice.reason, steps))
+    )
+
+
+def _at(place: Place, asked: Matcher, version: str, known: Callable[[str], tuple[str, ...]] | None) -> Step | str:
+    """What takes the picture out of a place, or why a person has to."""
+    where = f"{place.kind} {place.target}: {place.field}"
+    if not place.local:
+        return f"{where} ({ELSEWHERE})"
+    step = Step(Deed.TAKE, place.kind, place.number, place.target, field=place.field, value=place.value)
+    if place.kind == "emoji":
+        return replace(step, words="its picture stays in pict-rs")
+    if place.kind == "tagline":
+        return step
+    if place.picture:
+        if version == "1.0" and (place.kind, place.field) == ("community", "banner"):
+            return f"{where} ({BETA_BANNER})"
+        if version == "1.0" and known is not None and not known(place.value.rsplit("/", 1)[-1]):
+            return f"{where} ({PICTRS_LOST_IT})"
+        return replace(step, words="Lemmy has pict-rs delete this alias")
+    text = without(place.value, asked)
+    if text is None:
+        return f"{where} ({NOT_CUT})"
+    return replace(step, deed=Deed.CUT, text=text, words="the rest of the text stays")
+
+
+def _plan_image(
+    trace: Trace,
+    known: Callable[[str], tuple[str, ...]] | None,
+    steps: list[Step],
+    already: list[str],
+    left: list[str],
+) -> None:
+    if trace.version == "0.19":
+        left.append("the picture itself: Lemmy 0.19 has no call for it; `fediwarden apply` hides it")
+        return
+    met: set[str] = set()
+    for alias in trace.aliases:
+        if alias in met:
+            continue
+        aliases = (alias,) if known is None else known(alias)
+        met |= {alias, *aliases}
+        if not aliases:
+            already.append(f"pict-rs has {alias} no more; Lemmy keeps its row about the upload")
+            continue
+        words = f"with all {len(aliases)} aliases; Lemmy forgets who uploaded it" if known else "Lemmy forgets who uploaded it"
+        steps.append(Step(Deed.IMAGE, "picture", 0, alias, words))
+
+
+def accuses(reason: str) -> str:
+    """The word of a reason that accuses somebody; "" where there is none. A plain list of words: it warns and stops nobody."""
+    found = ACCUSES.search(reason)
+    return found[0] if found else ""
+
+
+def _notes(trace: Trace, reason: str, steps: Sequence[Step]) -> Iterator[str]:
+    """What the steps do to others and what they do not reach, for whoever has to agree."""
+    deeds = {step.deed for step in steps}
+    bans = deeds & {Deed.BAN, Deed.BAN_DATA}
+    if deeds & {Deed.REMOVE, Deed.PURGE} or bans:
+        yield f"removals, purges and bans go to other servers, together with the reason {reason!r}"
+        if word := accuses(reason):
+            yield f"the reason says {word!r}: it is public, it travels, and it may accuse somebody who is innocent"
+    if trace.version == "1.0" and (Deed.REMOVE in deeds or bans):
+        yield "Lemmy 1.0 tells the author, by notification and mail, with the reason"
+    if Deed.REMOVE in deeds:
+        yield (
+            "a removed post or comment stays in the public moderation log with its text, and a post with its address and preview;"
+            " only a purge takes it out"
+        )
+    if Deed.PURGE in deeds:
+        yield (
+            "a purge of a post has pict-rs delete whatever lies under the last part of its address and of its preview,"
+            " with all aliases; its comments go too"
+        )
+    if Deed.RESOLVE in deeds and trace.version == "1.0":
+        yield "that a report is resolved goes to the servers concerned"
+    if bans:
+        yield (
+            "a ban ends every session of the account, and its uploads are refused"
+            if trace.version == "0.19"
+            else "a ban ends no session in Lemmy 1.0 and stops no upload: only what the account posts is refused"
+        )
+    if Deed.BAN_DATA in deeds:
+        yield (
+            "every post, comment and message of the account is removed, every upload deleted, its avatar, banner and biography emptied;"
+            " communities whose first moderator it is are removed, with icon and banner. Lifting the ban brings back no picture"
+        )
+    if any(step.deed in (Deed.TAKE, Deed.CUT) and step.kind == "community" for step in steps):
+        yield "what changes in a community goes to the servers that follow it"
+    if Deed.IMAGE in deeds:
+        yield "`fediwarden restore` does not know what Lemmy deleted: it lies in the vault (`fediwarden vault open`)"
+    for copy in trace.copies:
+        yield f"post {copy.post} also has {copy.alias or copy.address}, which shows the same: act on that as well"
+    if trace.urls:
+        yield (
+            "where Lemmy proxies pictures (1.0 does unless told otherwise), a cached copy is fetched again at the next view:"
+            " only a running gate keeps it out"
+        )
 
 
 def _to_ban(trace: Trace, named: Sequence[str], admins: Mapping[int, str]) -> list[Person]:
@@ -169,65 +332,159 @@ def _called(trace: Trace, name: str) -> Person:
     return meant[0]
 
 
-def _left(trace: Trace) -> Iterator[str]:
-    seen: set[tuple[UseKind, int, str]] = set()
+_OFFERED = {
+    *((UseKind.SITE, field) for field in (*PICTURES, *(name for texts in TEXTS.values() for name in texts["site"]))),
+    *((UseKind.COMMUNITY, field) for field in (*PICTURES, *(name for texts in TEXTS.values() for name in texts["community"]))),
+    (UseKind.EMOJI, "image_url"),
+    (UseKind.TAGLINE, "content"),
+}
+
+
+def _left(trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Place]) -> Iterator[str]:
+    """What shows the picture besides posts and comments, and is neither planned nor said to be done by hand already."""
+    handled = set(handled)
     for use in trace.uses:
-        where = (use.kind, use.id, use.field)
-        if use.kind in (UseKind.POST, UseKind.COMMENT, UseKind.REPORT) or where in seen:
+        where = (use.kind.value, 0 if use.kind is UseKind.SITE else use.id, use.field)
+        if use.kind in (UseKind.POST, UseKind.COMMENT, UseKind.REPORT) or where in handled:
             continue
-        seen.add(where)
-        yield f"{use.kind.value} {use.address or use.id}: {use.field} ({BY_HAND})"
+        handled.add(where)
+        why = OWNER_ONLY if use.kind is UseKind.PROFILE else BY_HAND
+        if (use.kind, use.field) in _OFFERED:
+            why = _offer(use.kind.value, use.field)
+        yield f"{use.kind.value} {use.address or use.id}: {use.field} ({why})"
+    for place in places:
+        if (place.kind, place.number, place.field) not in handled:
+            yield f"{place.kind} {place.target}: {place.field} ({_offer(place.kind, place.field)})"
     if any(use.kind is UseKind.REPORT for use in trace.uses):
         yield "copies in reports stay until what was reported is purged"
     if trace.version == "0.19" and trace.uploads:
         yield "Lemmy 0.19 keeps its row about the upload, which names the uploader and leads to no picture any more"
 
 
-class Acting:
-    """Does what a plan says. Every call is on record before it is made."""
+def _offer(kind: str, field: str) -> str:
+    return "--icons takes it away" if kind == "emoji" or field in PICTURES else "--texts cuts it out"
 
-    def __init__(self, api: Api, ledger: Ledger, run: RunId, clock: Callable[[], datetime], actor: str) -> None:
+
+class Acting:
+    """Does what a plan says, and reads back what came of it. Every call is on record before it is made."""
+
+    def __init__(
+        self,
+        api: Api,
+        ledger: Ledger,
+        run: RunId,
+        clock: Callable[[], datetime],
+        actor: str,
+        *,
+        still: Callable[[Sequence[str]], list[str]] | None = None,
+    ) -> None:
+        """`still`: which of some aliases pict-rs knows for all that, after waiting for its queue; None where nobody can be asked."""
         self._api = api
         self._ledger = ledger
         self._run = run
         self._clock = clock
         self._actor = actor
+        self._still = still
 
-    def apply(self, plan: Plan, sha256: Sha256 | None) -> Iterator[Done]:
+    def apply(self, plan: Plan, sha256: Sha256 | None, lose: Mapping[Step, Sequence[str]] | None = None) -> Iterator[Done]:
         """One step after another; a refused one is a result and the next goes on. What is so already counts as done.
 
+        Args:
+            lose: the aliases that pict-rs must have lost after a step.
         Raises: Unreached where Lemmy gives no answer or its rate limit stands; what was done is on record.
         """
         for step in plan.steps:
             self._did(step, DeedState.BEGUN, sha256)
-            note = ""
             try:
-                self._do(step, plan)
-            except NotThere as error:
-                note = f"not there any more: {error}"
-            except Refused as error:
-                self._did(step, DeedState.FAILED, sha256, str(error))
-                yield Done(step, problem=str(error))
-                continue
+                problem, note = self._do_and_read_back(step, plan, (lose or {}).get(step, ()))
             except FediwardenError as error:
                 self._did(step, DeedState.FAILED, sha256, str(error))
                 raise
-            self._did(step, DeedState.DONE, sha256, note)
-            yield Done(step, note=note)
+            self._did(step, DeedState.FAILED if problem else DeedState.DONE, sha256, problem or note)
+            yield Done(step, problem=problem, note=note)
+
+    def _do_and_read_back(self, step: Step, plan: Plan, lose: Sequence[str]) -> tuple[str, str]:
+        """What went wrong, "" where nothing did, and what was read back."""
+        told = ""
+        try:
+            self._do(step, plan)
+        except NotThere as error:
+            told = f"not there any more: {error}"
+        except Refused as error:
+            told = str(error)
+        try:
+            so = self._is_so(step)
+        except Refused as error:
+            return told or f"Lemmy said yes, and it could not be read back: {error}", ""
+        if told and not told.startswith("not there"):
+            if not so:
+                return told, ""
+            told = f"it was so already: {told}"
+        if so is False:
+            return f"{told or 'Lemmy said yes'}, and it is not so", ""
+        left = self._still(lose) if lose and self._still else []
+        if left:
+            some = f"{', '.join(left[:5])}{' ...' if len(left) > 5 else ''}"
+            return f"done in Lemmy, and pict-rs still hands out {some}: `fediwarden hide` takes it out of reach", told
+        return "", "; ".join(filter(None, (told, "pict-rs has it no more" if lose and self._still else "")))
+
+    def _is_so(self, step: Step) -> bool | None:
+        """Whether Lemmy now says what the step is for; None where that cannot be asked. Raises: Unreached."""
+        try:
+            match step.deed:
+                case Deed.REMOVE:
+                    row = self._api.post(step.number) if step.kind == "post" else self._api.comment(step.number)
+                    return bool(row.get("removed")) or (step.kind == "comment" and bool(row.get("deleted")))
+                case Deed.PURGE:
+                    (self._api.post if step.kind == "post" else self._api.comment)(step.number)
+                    return False
+                case Deed.BAN:
+                    return bool(self._api.person(step.number)["banned"])
+                case Deed.BAN_DATA:
+                    row = self._api.person(step.number)
+                    return bool(row["banned"]) and not any(row.get(name) for name in ("avatar", "banner", "bio"))
+                case Deed.TAKE if step.kind == "emoji":
+                    return all(int(row["id"]) != step.number for row in self._api.emoji())
+                case Deed.TAKE if step.kind == "tagline":
+                    return all(row["content"] != step.value for row in self._api.taglines())
+                case Deed.TAKE | Deed.CUT:
+                    return self._column(step) != step.value
+                case _:
+                    return None
+        except NotThere:
+            return True if step.deed in (Deed.REMOVE, Deed.PURGE, Deed.TAKE, Deed.CUT) else None
+
+    def _column(self, step: Step) -> str:
+        if step.kind == "community":
+            return str(self._api.community(step.number).get(step.field) or "")
+        view = self._api.site()["site_view"]
+        return str({**view.get("local_site", {}), **view.get("site", {})}.get(step.field) or "")
 
     def _do(self, step: Step, plan: Plan) -> None:
         match step.deed:
             case Deed.RESOLVE:
                 if step.report is not None:
                     self._api.resolve(step.report)
+            case Deed.TAKE if step.kind == "emoji":
+                self._api.delete_emoji(step.number)
+            case Deed.TAKE if step.kind == "tagline":
+                self._api.delete_tagline(step.number, step.value)
+            case Deed.TAKE:
+                self._api.clear_picture(step.kind, step.number, step.field)
+            case Deed.CUT:
+                self._api.edit(step.kind, step.number, {step.field: step.text})
             case Deed.REMOVE:
                 self._api.remove(step.kind, step.number, plan.reason)
             case Deed.PURGE:
                 self._api.purge(step.kind, step.number, plan.reason)
-            case Deed.BAN:
-                self._api.ban(step.number, plan.reason)
+            case Deed.IMAGE:
+                self._api.delete_image(step.target)
+            case Deed.BAN | Deed.BAN_DATA:
+                self._api.ban(step.number, plan.reason, data=step.deed is Deed.BAN_DATA)
             case Deed.MESSAGE:
                 self._api.message(step.number, plan.message)
+            case Deed.SEAL:  # `evidence` does that, before any plan is done
+                raise ValueError("sealing is no call")
 
     def _did(self, step: Step, state: DeedState, sha256: Sha256 | None, problem: str = "") -> None:
         deed = PlatformDeed(self._clock(), self._actor, PLATFORM, step.act, step.target, state, sha256, problem)

@@ -315,21 +315,70 @@ class Api:
             for found in self._pages(f"/{kind}/report/list", (f"{kind}_reports",), unresolved_only="true"):
                 yield from (_report(kind, view) for view in found[f"{kind}_reports"])
 
+    # -- what is there now, to be sealed before and read back after ----------------------------------------------------
+
+    def site(self) -> Json:
+        """The site as it is now: "site_view"; in 0.19 also "taglines" and "custom_emojis". Raises: Unreached, Refused."""
+        return self._get("/site")
+
+    def taglines(self) -> list[Json]:
+        """Every tagline: "id", "content". Raises: Unreached, Refused."""
+        return list(self._cursor("/admin/tagline/list", {})) if self._new else _list(self.site(), "taglines")
+
+    def emoji(self) -> list[Json]:
+        """Every custom emoji: "id", "shortcode", "image_url". Raises: Unreached, Refused."""
+        found = self._get("/custom_emoji/list") if self._new else self.site()
+        return [view["custom_emoji"] for view in _list(found, "custom_emojis")]
+
+    def post(self, number: int) -> Json:
+        """A post's row. Raises: Unreached, Refused, NotThere."""
+        return _row(self._get("/post", id=number), "post_view", "post")
+
+    def comment(self, number: int) -> Json:
+        """A comment's row. Raises: Unreached, Refused, NotThere."""
+        return _row(self._get("/comment", id=number), "comment_view", "comment")
+
+    def community(self, number: int) -> Json:
+        """A community's row. Raises: Unreached, Refused, NotThere."""
+        return _row(self._get("/community", id=number), "community_view", "community")
+
+    def person(self, number: int) -> Json:
+        """An account's row, "banned" in both versions, and what it moderates. Raises: Unreached, Refused, NotThere."""
+        answer = self._get("/person" if self._new else "/user", person_id=number)
+        row = _row(answer, "person_view", "person")
+        banned = answer["person_view"].get("banned") if self._new else row.get("banned")
+        return {**row, "banned": bool(banned), "moderates": answer.get("moderates", [])}
+
+    def comments(self, post: int) -> Iterator[Json]:
+        """The rows of a post's comments, which go when it is purged. Raises: Unreached, Refused."""
+        query = {"post_id": str(post), "type_": "all" if self._new else "All"}
+        if self._new:
+            yield from (view["comment"] for view in self._cursor("/comment/list", query))
+            return
+        for found in self._pages("/comment/list", ("comments",), **query):
+            yield from (view["comment"] for view in found["comments"])
+
     # -- acting -------------------------------------------------------------------------------------------------------
 
     def remove(self, kind: str, number: int, reason: str) -> None:
-        """Take a post or comment ("post", "comment") out of sight; it can be brought back. Raises: Unreached, Refused."""
+        """Take a post or comment ("post", "comment") out of sight; it can be brought back. Raises: Unreached, Refused, NotThere."""
         self._post(f"/{kind}/remove", {f"{kind}_id": number, "removed": True, "reason": reason})
 
     def purge(self, kind: str, number: int, reason: str) -> None:
-        """Delete a post or comment for good. Raises: Unreached, Refused, NotThere."""
+        """Delete a post or comment for good; of a post also what lies in pict-rs under the last part of its address and preview.
+
+        Raises: Unreached, Refused, NotThere.
+        """
         self._post(f"/admin/purge/{kind}", {f"{kind}_id": number, "reason": reason})
 
-    def ban(self, person: int, reason: str) -> None:
-        """Ban an account from the server; what it posted is left. Raises: Unreached, Refused, NotThere."""
+    def ban(self, person: int, reason: str, *, data: bool = False) -> None:
+        """Ban an account from the server. With `data` Lemmy removes what it posted and deletes every upload of it.
+
+        Raises: Unreached, Refused, NotThere.
+        """
         path = "/admin/ban" if self._new else "/user/ban"
-        keep = "remove_or_restore_data" if self._new else "remove_data"
-        self._post(path, {"person_id": person, "ban": True, keep: False, "reason": reason})
+        remove = "remove_or_restore_data" if self._new else "remove_data"
+        self._post(path, {"person_id": person, "ban": True, remove: data, "reason": reason})
 
     def resolve(self, report: Report) -> None:
         """Mark a report as dealt with. Raises: Unreached, Refused, NotThere."""
@@ -338,6 +387,45 @@ class Api:
     def message(self, person: int, text: str) -> None:
         """Send a private message. Raises: Unreached, Refused, NotThere."""
         self._post("/private_message", {"content": text, "recipient_id": person})
+
+    def clear_picture(self, kind: str, number: int, field: str) -> None:
+        """Take away the "icon" or "banner" of the "site" or of a "community"; Lemmy has pict-rs delete its alias.
+
+        Raises: Unreached, Refused, NotThere; Refused too for the banner of a community in 1.0, whose call takes the icon.
+        """
+        if self._new:
+            if (kind, field) == ("community", "banner"):
+                raise Refused("Lemmy 1.0 takes away the icon when asked for the banner of a community")
+            self._post(f"/{kind}/{field}", {"id": number} if kind == "community" else {}, method="DELETE")
+        else:
+            self.edit(kind, number, {field: ""})
+
+    def edit(self, kind: str, number: int, changes: Mapping[str, object]) -> None:
+        """Change what is named of the "site" or of a "community", and nothing else; "" empties. Raises: Unreached, Refused, NotThere."""
+        self._post(f"/{kind}", {"community_id": number, **changes} if kind == "community" else changes, method="PUT")
+
+    def delete_tagline(self, number: int, content: str) -> None:
+        """Take a tagline away. 0.19 knows only the whole list, so that the others are written anew. Raises: Unreached, Refused, NotThere."""
+        if self._new:
+            self._post("/admin/tagline", {"id": number}, method="DELETE")
+        else:
+            self.edit("site", 0, {"taglines": [row["content"] for row in self.taglines() if row["content"] != content]})
+
+    def delete_emoji(self, number: int) -> None:
+        """Delete a custom emoji; its picture stays in pict-rs. Raises: Unreached, Refused, NotThere."""
+        if self._new:
+            self._post("/custom_emoji", {"id": number}, method="DELETE")
+        else:
+            self._post("/custom_emoji/delete", {"id": number})
+
+    def delete_image(self, alias: str) -> None:
+        """Have pict-rs purge a picture under all its aliases, and forget who uploaded it (1.0).
+
+        Raises: Unreached, Refused (also for 0.19, and where pict-rs has it no more), NotThere.
+        """
+        if not self._new:
+            raise Refused("Lemmy 0.19 has no call that deletes a picture")
+        self._post("/image", {"filename": alias}, method="DELETE")
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -482,6 +570,13 @@ def _list(answer: Json, name: str) -> list[Json]:
     if not isinstance(rows, list):
         raise Unreached(f"Lemmy answers, but without `{name}`", hint=BETWEEN)
     return rows
+
+
+def _row(answer: Json, view: str, name: str) -> Json:
+    row = (answer.get(view) or {}).get(name)
+    if not isinstance(row, dict):
+        raise Unreached(f"Lemmy answers, but without `{name}`", hint=BETWEEN)
+    return row
 
 
 def _checked(status: int, content: Json, told: str, call: str) -> Json:
