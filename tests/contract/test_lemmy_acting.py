@@ -1,10 +1,12 @@
 """Acting in Lemmy of both versions: nothing is deleted that is not sealed, and what came of each step is read back."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from shutil import copy
 
 import pytest
 from tests.support.acting_lemmy import ActingLemmy, acting_lemmy
@@ -82,7 +84,7 @@ class Yard:
         known = None if self.no_pictrs else self.shelf.aliases
         return plan(trace, choice, reports=[], admins=admins, me=ADMIN, sent=[], places=places, known=known)
 
-    def steps(self, made: Plan, looked: Looked) -> Iterator[Done]:
+    def steps(self, made: Plan, looked: Looked) -> Generator[Done]:
         lose: dict[Step, list[str]] = {}
         for take in looked.takes:
             lose.setdefault(take.step, []).extend(take.aliases if take.whole else (take.alias,))
@@ -93,8 +95,9 @@ class Yard:
             lambda: NOW,
             "eve",
             still=lambda names: self.shelf.still(names, 0.3),
+            changed=partial(self.evidence().changed, looked),
         )
-        return acting.apply(made, BAD, lose)
+        yield from acting.apply(made, BAD, lose)
 
     def act(self, choice: Choice, *, give_up: tuple[str, ...] = (), trace: Trace | None = None) -> tuple[list[Done], list[Done]]:
         """What was sealed, and what was done."""
@@ -112,15 +115,23 @@ class Yard:
         return [call for call in self.lemmy.calls if not call.startswith("GET ")]
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger with nothing in it."""
+    path = tmp_path_factory.mktemp("empty") / "ledger.sqlite3"
+    with Ledger.open(path):
+        return path
+
+
 @pytest.fixture(params=["0.19", "1.0"])
-def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Yard]:
+def yard(request: pytest.FixtureRequest, tmp_path: Path, empty: Path) -> Iterator[Yard]:
     with running_pictrs() as pictrs, acting_lemmy(request.param, pictrs) as lemmy:
         pictrs.put(PICTURE, alias=ALIAS)
         identities = make_identities(tmp_path / "keys")
         vault = Vault(tmp_path / "vault", [identity.public for identity in identities])
         api = Api(lemmy.url, Token(ADMIN_JWT), 5, pause=0.001)
         server = Server(pictrs.url, key=KEY, seconds=5, limit=LIMIT)
-        with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
+        with Ledger.open(Path(copy(empty, tmp_path))) as ledger:
             yield Yard(lemmy, pictrs, api, server, ledger, vault, [identity.path for identity in identities])
         api.close()
         server.close()
@@ -473,6 +484,36 @@ def test_a_call_that_was_killed_between_two_steps_can_be_given_again(yard: Yard)
     assert yard.unsealed(PICTURE)
     assert set(yard.lemmy.posts) == set()
     assert yard.plan(choice, replace(yard.trace(), aliases=trace.aliases)).steps == ()
+
+
+def test_an_address_that_is_edited_after_the_sealing_takes_no_other_picture_along(yard: Yard) -> None:
+    yard.pictrs.put(THIRD, alias="bobs.png")
+    evidence = yard.evidence()
+    made = yard.plan(Choice("purge"))
+    looked = evidence.look(made)
+    list(evidence.seal(looked, ()))
+    yard.lemmy.posts[403]["url"] = yard.lemmy.address("bobs.png")
+
+    done = list(yard.steps(made, looked))
+
+    assert ["nobody has sealed" in each.problem for each in done] == [False, True]
+    assert yard.pictrs.data("bobs.png") == THIRD
+    assert set(yard.lemmy.posts) == {403}
+
+
+def test_an_icon_and_a_text_that_were_changed_after_the_plan_are_left_alone(yard: Yard) -> None:
+    dressed(yard)
+    made = yard.plan(Choice(icons=True, texts=True), all_names(yard))
+    yard.pictrs.put(THIRD, alias="new.png")
+    yard.lemmy.site |= {"icon": yard.lemmy.address("new.png"), "sidebar": "written anew"}
+
+    done = [each for each in yard.steps(made, Looked((), (), ())) if each.step.field in ("icon", "sidebar")]
+
+    assert {each.problem for each in done if each.step.kind == "site"} == {
+        "it was changed since the plan was made: give the call again"
+    }
+    assert yard.lemmy.site["sidebar"] == "written anew"
+    assert yard.pictrs.data("new.png") == THIRD
 
 
 def test_no_answer_in_the_middle_leaves_what_was_done_on_record(yard: Yard) -> None:

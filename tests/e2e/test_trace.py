@@ -68,5 +68,5 @@ def test_acting_in_lemmy_shows_its_plan_first_and_does_then_what_it_said(home: H
         assert sealed.because["trace of"] == ALIAS
 
         destroyed = home.run("lemmy", "act", ALIAS, "--because", "a report", "--posts", "purge", "--apply", "--yes", expect=4)
-        assert "not hidden" in destroyed.err
+        assert "nobody has sealed" in destroyed.err
         assert 401 in lemmy.posts

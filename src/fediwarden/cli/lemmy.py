@@ -1,6 +1,7 @@
 """`lemmy grants` and `lemmy act`: the rights that a trace needs, and acting in Lemmy after sealing what it would delete; decides nothing."""
 
 from enum import StrEnum
+from functools import partial
 
 import typer
 
@@ -146,7 +147,15 @@ def act(
                     more = {"lemmy": looked.rows, "pictures": [_take_json(take) for take in looked.takes]}
                     words = "before Lemmy deletes or forgets"
                     tracing.seal(trace, meant.sha256, words, meant.text, drill=meant.drill, more=more)
-                acting = Acting(api, built.ledger, run.id, built.clock, built.actor, still=shelf.still if shelf else None)
+                acting = Acting(
+                    api,
+                    built.ledger,
+                    run.id,
+                    built.clock,
+                    built.actor,
+                    still=shelf.still if shelf else None,
+                    changed=partial(evidence.changed, looked),
+                )
                 for done in acting.apply(made, meant.sha256, _lose(looked)):
                     failed |= bool(done.problem)
                     _tell_done(done, json=json)

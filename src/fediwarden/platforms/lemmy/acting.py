@@ -377,14 +377,20 @@ class Acting:
         actor: str,
         *,
         still: Callable[[Sequence[str]], list[str]] | None = None,
+        changed: Callable[[Step], str] = lambda step: "",
     ) -> None:
-        """`still`: which of some aliases pict-rs knows for all that, after waiting for its queue; None where nobody can be asked."""
+        """
+        Args:
+            still: which of some aliases pict-rs knows for all that, after waiting for its queue; None where nobody can be asked.
+            changed: why a step would by now take something that nobody has sealed; "" where it does not.
+        """
         self._api = api
         self._ledger = ledger
         self._run = run
         self._clock = clock
         self._actor = actor
         self._still = still
+        self._changed = changed
 
     def apply(self, plan: Plan, sha256: Sha256 | None, lose: Mapping[Step, Sequence[str]] | None = None) -> Iterator[Done]:
         """One step after another; a refused one is a result and the next goes on. What is so already counts as done.
@@ -407,6 +413,8 @@ class Acting:
         """What went wrong, "" where nothing did, and what was read back."""
         told = ""
         try:
+            if problem := self._moved(step) or self._changed(step):
+                return problem, ""
             self._do(step, plan)
         except NotThere as error:
             told = f"not there any more: {error}"
@@ -453,6 +461,20 @@ class Acting:
                     return None
         except NotThere:
             return True if step.deed in (Deed.REMOVE, Deed.PURGE, Deed.TAKE, Deed.CUT) else None
+
+    def _moved(self, step: Step) -> str:
+        """Whether something else stands by now where a picture or a text was to be taken away. Raises: Unreached, Refused, NotThere."""
+        if step.deed not in (Deed.TAKE, Deed.CUT):
+            return ""
+        if step.kind == "emoji":
+            now = next((str(row["image_url"]) for row in self._api.emoji() if int(row["id"]) == step.number), step.value)
+        elif step.kind == "tagline":
+            rows = self._api.taglines()
+            now = next((str(row["content"]) for row in rows if int(row["id"]) == step.number), step.value)
+            now = step.value if any(row["content"] == step.value for row in rows) and self._api.version == "0.19" else now
+        else:
+            now = self._column(step)
+        return "" if now == step.value else "it was changed since the plan was made: give the call again"
 
     def _column(self, step: Step) -> str:
         if step.kind == "community":

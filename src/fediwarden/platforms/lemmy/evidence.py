@@ -131,9 +131,20 @@ class Evidence:
                 notes[f"{step.target} shows its preview from {address}: hiding a picture here does not reach that"] = None
             told = [{"act": step.act, "target": step.target, **row} for row in self._rows(step)]
             rows += told
-            names = self._names(step, told, notes)
-            takes += [take for alias, address in names.items() if (take := self._take(step, alias, address)) is not None]
+            takes += self._takes(step, self._names(step, told, notes))
         return Looked(tuple(takes), tuple(rows), tuple(notes))
+
+    def changed(self, looked: Looked, step: Step) -> str:
+        """Why a step would take something else by now than what was looked at and sealed, or "". Raises: Unreached, Refused."""
+        if step.deed not in (Deed.PURGE, Deed.IMAGE, Deed.BAN_DATA):
+            return ""
+        met = {alias for take in looked.takes for alias in (take.alias, *take.aliases)}
+        takes = self._takes(step, self._names(step, list(self._rows(step)), {}))
+        fresh = [take.alias for take in takes if met.isdisjoint((take.alias, *take.aliases))]
+        return f"it would take {', '.join(fresh)} by now, which nobody has sealed: give the call again" if fresh else ""
+
+    def _takes(self, step: Step, names: Mapping[str, str]) -> list[Take]:
+        return [take for alias, address in names.items() if (take := self._take(step, alias, address)) is not None]
 
     @cached_property
     def _own(self) -> str | None:
