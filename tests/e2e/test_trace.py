@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+from tests.support.acting_lemmy import acting_lemmy
 from tests.support.command import Home
 from tests.support.fake_lemmy import ADMIN_JWT, ALIAS, running_lemmy
+from tests.support.fake_pictrs import KEY, running_pictrs
 from tests.support.postgres import Postgres, run_sql
 
 UPLOADED = "aaaaaaaa-0000-4000-8000-000000000001.jpeg"
@@ -70,3 +72,33 @@ def test_acting_in_lemmy_shows_its_plan_first_and_does_then_what_it_said(home: H
         destroyed = home.run("lemmy", "act", ALIAS, "--because", "a report", "--posts", "purge", "--apply", "--yes", expect=4)
         assert "nobody has sealed" in destroyed.err
         assert 401 in lemmy.posts
+
+
+def test_what_lemmy_deletes_is_in_the_vault_before_it_is_asked_to(home: Home) -> None:
+    with running_pictrs() as pictrs, acting_lemmy("1.0", pictrs) as lemmy:
+        pictrs.put(b"a picture", alias=ALIAS)
+        pictrs.put(b"a picture", alias="icon.jpeg")
+        lemmy.site = {"icon": lemmy.address("icon.jpeg"), "sidebar": f"see ![]({lemmy.address(ALIAS)})"}
+        home.settings["FEDIWARDEN_LEMMY__URL"] = lemmy.url
+        token = secret_file(home, "lemmy.toml", f'jwt = "{ADMIN_JWT}"')
+        home.settings["FEDIWARDEN_LEMMY__CREDENTIALS"] = home.settings["FEDIWARDEN_LEMMY__KEEPER_CREDENTIALS"] = token
+        home.add_store(
+            "media", url=f"pictrs://127.0.0.1:{pictrs.port}", credentials=secret_file(home, "p.toml", f'api_key = "{KEY}"')
+        )
+        asked = ("lemmy", "act", ALIAS, "--because", "a report", "--icons", "--texts", "--posts", "purge", "--image")
+
+        plan = home.run(*asked, "--reason", "csam")
+        assert "What pict-rs loses by it" in plan.out
+        assert "it may accuse somebody who is innocent" in plan.err
+        done = home.run(*asked, "--apply", "--yes", "--json")
+
+        steps = ["seal picture", "take away site icon", "cut out of site sidebar", "delete picture", "purge post", "purge post"]
+        assert [(line["act"], line["outcome"]) for line in done.lines[1:]] == [(step, "done") for step in steps]
+        assert home.unsealed(b"a picture")
+        assert pictrs.purged()
+        assert lemmy.posts == {}
+        texts = [home.vault().open(sealed.sha256, home.identities[:1]) for sealed in home.vault().sealed()]
+        assert any(b"hi ![](" in text and b'"uploads"' in text for text in texts)
+        verified = home.run("verify", "--json")
+        assert verified.last["disagree"] == 0
+        assert "no record" not in verified.out

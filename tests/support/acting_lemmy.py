@@ -93,7 +93,7 @@ class ActingLemmy(FakeLemmy):
         return {"success": True}
 
     def _theirs(self, rest: str) -> bool:
-        return rest not in ("/comment", "/community", "/comment/list", "/custom_emoji/list", "/admin/tagline/list")
+        return rest not in ("/community", "/custom_emoji/list", "/admin/tagline/list")
 
     def _read(self, rest: str, query: Json, told: Json, who: int | None) -> Json:
         match rest:
@@ -104,12 +104,6 @@ class ActingLemmy(FakeLemmy):
                 if not self.new:
                     told["taglines"] = self._taglines()
                     told["custom_emojis"] = self._emoji()
-            case "/comment":
-                return {"comment_view": self._comment_view(self._one_comment(int(query["id"])), who)}
-            case "/comment/list":
-                rows = [row for row in self.comments.values() if row["post_id"] == int(query["post_id"])]
-                views = [self._comment_view(row, who) for row in rows]
-                return {"items": views} if self.new else {"comments": self._page(views, query)}
             case "/community":
                 number = int(query["id"])
                 if number not in self.communities:

@@ -253,6 +253,12 @@ class FakeLemmy:
                 return self._search(query, who)
             case "/post":
                 return self._read_post(int(query["id"]), who)
+            case "/comment/list":  # [source]
+                rows = [row for row in self._newest(self.comments) if row["post_id"] == int(query["post_id"])]
+                views = [self._comment_view(row, who) for row in rows]
+                return self._paged("items", views, query) if self.new else {"comments": self._page(views, query)}
+            case "/comment":  # [source]
+                return {"comment_view": self._comment_view(self._one_comment(int(query["id"])), who)}
             case "/post/list":
                 rows = [row for row in self._newest(self.posts) if self._seen(row, who) and not self._off(row)]
                 return self._paged("posts", [self._post_view(row, who) for row in rows], query)

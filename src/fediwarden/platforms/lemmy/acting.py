@@ -134,7 +134,7 @@ def plan(
 ) -> Plan:
     """Make a plan; pure but for `known`.
 
-    What Lemmy must have pict-rs delete comes before what it can do without a picture: icons, texts, posts, the picture, accounts.
+    What Lemmy must have pict-rs delete comes before what it can do without a picture: icons, texts, the picture, posts, accounts.
 
     Args:
         reports: those that nobody has resolved.
@@ -166,6 +166,8 @@ def plan(
                 steps.append(made)
             else:
                 left.append(made)
+    if choice.image:
+        _plan_image(trace, known, steps, already, left)
     for kind, how in ((UseKind.POST, choice.posts), (UseKind.COMMENT, choice.comments)):
         for use in sorted((use for use in shown.values() if use.kind is kind), key=lambda use: use.id):
             if not how:
@@ -179,8 +181,6 @@ def plan(
             if how == "purge" and use.local is False:
                 words = "; ".join(filter(None, (words, "of another server: the next vote or edit brings it back")))
             steps.append(Step(Deed(how), kind.value, use.id, use.address, words))
-    if choice.image:
-        _plan_image(trace, known, steps, already, left)
     if choice.ban:
         for person in _to_ban(trace, choice.persons, admins):
             if person.banned and not choice.data:
@@ -402,7 +402,8 @@ class Acting:
         for step in plan.steps:
             self._did(step, DeedState.BEGUN, sha256)
             try:
-                problem, note = self._do_and_read_back(step, plan, (lose or {}).get(step, ()))
+                with self._api.one_question():
+                    problem, note = self._do_and_read_back(step, plan, (lose or {}).get(step, ()))
             except FediwardenError as error:
                 self._did(step, DeedState.FAILED, sha256, str(error))
                 raise
@@ -455,6 +456,8 @@ class Acting:
                     return all(int(row["id"]) != step.number for row in self._api.emoji())
                 case Deed.TAKE if step.kind == "tagline":
                     return all(row["content"] != step.value for row in self._api.taglines())
+                case Deed.IMAGE if self._still:
+                    return not self._still([step.target])
                 case Deed.TAKE | Deed.CUT:
                     return self._column(step) != step.value
                 case _:

@@ -127,12 +127,19 @@ class Evidence:
         rows: list[Json] = []
         notes: dict[str, None] = {}
         for step in plan.steps:
-            if step.deed in (Deed.REMOVE, Deed.PURGE) and step.kind == "post" and (address := self._elsewhere(step.number)):
-                notes[f"{step.target} shows its preview from {address}: hiding a picture here does not reach that"] = None
-            told = [{"act": step.act, "target": step.target, **row} for row in self._rows(step)]
-            rows += told
-            takes += self._takes(step, self._names(step, told, notes))
+            with self._api.one_question():
+                notes |= self._look_at(step, takes, rows)
         return Looked(tuple(takes), tuple(rows), tuple(notes))
+
+    def _look_at(self, step: Step, takes: list[Take], rows: list[Json]) -> dict[str, None]:
+        """Add what one step takes and changes; what else a person should know."""
+        notes: dict[str, None] = {}
+        if step.deed in (Deed.REMOVE, Deed.PURGE) and step.kind == "post" and (address := self._elsewhere(step.number)):
+            notes[f"{step.target} shows its preview from {address}: hiding a picture here does not reach that"] = None
+        told = [{"act": step.act, "target": step.target, **row} for row in self._rows(step)]
+        rows += told
+        takes += self._takes(step, self._names(step, told, notes))
+        return notes
 
     def changed(self, looked: Looked, step: Step) -> str:
         """Why a step would take something else by now than what was looked at and sealed, or "". Raises: Unreached, Refused."""
