@@ -21,8 +21,9 @@ from tests.support.fake_lemmy import (
 )
 
 from fediwarden.errors import Unreached
+from fediwarden.platforms.lemmy import asking as asking_module
 from fediwarden.platforms.lemmy.api import PATIENCE, Api, Token
-from fediwarden.platforms.lemmy.asking import AT_ITS_ORIGIN, MOST_WRITTEN, NOT_TO_THE_END, Asking
+from fediwarden.platforms.lemmy.asking import AT_ITS_ORIGIN, NOT_TO_THE_END, Asking
 from fediwarden.platforms.lemmy.model import CACHED, Trace, UseKind
 
 ORIGIN = "https://img.example/x y.png?a=1&b=2"
@@ -243,11 +244,34 @@ def test_a_cached_picture_that_is_known_by_its_alias_only_is_said_to_be_beyond_a
     assert CACHED not in traced(lemmy, "cccccccc-9.png", urls=(ORIGIN,)).limits
 
 
-def test_what_somebody_wrote_is_gone_through_as_far_as_it_says(lemmy: FakeLemmy) -> None:
-    for number in range(1000, 1000 + MOST_WRITTEN):
+def test_what_somebody_wrote_and_what_was_uploaded_is_gone_through_as_far_as_it_says(
+    lemmy: FakeLemmy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking_module, "MOST_WRITTEN", 70)
+    monkeypatch.setattr(asking_module, "MOST_IMAGES", 20)
+    for number in range(1000, 1100):
         lemmy.add_post(number, ALICE, name=f"post {number}")
+    lemmy.images = [*((f"d-{number:02}.png", ALICE, None) for number in range(30)), *lemmy.images]
 
-    assert any(f"newest {MOST_WRITTEN:,} posts and comments of alice" in limit for limit in traced(lemmy, ALIAS).limits)
+    limits = traced(lemmy, ALIAS).limits
+
+    assert any("newest 70 posts and comments of alice" in limit for limit in limits)
+    assert any("newest 20 uploads" in limit for limit in limits)
+
+
+def test_a_long_list_of_uploads_is_gone_through_once_and_then_only_as_far_as_it_is_new() -> None:
+    with running_lemmy("0.19") as lemmy, closing(Asking(Api(lemmy.url, Token(ADMIN_JWT), 5))) as asking:
+        lemmy.images += [(f"d-{number:03}.png", BOB, None) for number in range(300)]
+        first = asking.trace([ALIAS], [], private_messages=False)
+        pages = lemmy.calls.count("GET /api/v3/admin/list_all_media")
+        lemmy.images.append(("new.png", SECOND, None))
+        again = asking.trace([ALIAS], [], private_messages=False)
+        newest = asking.trace(["new.png"], [], private_messages=False)
+
+    assert pages == 7
+    assert lemmy.calls.count("GET /api/v3/admin/list_all_media") == pages + 2
+    assert first.uploads == again.uploads
+    assert [person.name for person in newest.uploaders] == ["erin"]
 
 
 # -- how often Lemmy may be asked ------------------------------------------------------------------------------------------

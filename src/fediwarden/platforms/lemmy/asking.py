@@ -109,6 +109,9 @@ class Asking:
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self._listed: list[
+            Json
+        ] = []  # 0.19's list of uploads as it was gone through, newest first: it may have hundreds of pages
 
     @property
     def api(self) -> Api:
@@ -122,7 +125,7 @@ class Asking:
     def aliases(self) -> Iterator[str]:
         """Every alias that Lemmy has on record. 0.19 leaves out the previews that it made. Raises: Unreached, Refused."""
         for image in self._api.images():
-            yield str(image["local_image"]["pictrs_alias"])
+            yield _alias(image)
 
     def trace(self, aliases: Sequence[str], urls: Sequence[str], *, private_messages: bool) -> Trace:
         """See `Tracer.trace`; private messages cannot be searched here. A road that fails is a limit, and the others stand.
@@ -192,7 +195,7 @@ class Asking:
         rest: list[Upload] = []
         seen = 0
         try:
-            for image in islice(self._api.images(), MOST_IMAGES):
+            for image in self._images():
                 seen += 1
                 upload = _upload(image)
                 if upload.thumbnail_of is None:
@@ -213,6 +216,24 @@ class Asking:
                 continue  # the post is gone, and its preview was left
         uploaders = {upload.person for upload in found.uploads if upload.thumbnail_of is None} - {None}
         found.others += [upload for upload in rest if upload.person in uploaders and upload.thumbnail_of is None]
+
+    def _images(self) -> Iterator[Json]:
+        """The list of uploads; what an earlier question was told of it is not asked for again, but for what is new."""
+        if self._api.version == "1.0":
+            yield from islice(self._api.images(), MOST_IMAGES)
+            return
+        known = {_alias(image) for image in self._listed}
+        new: dict[str, Json] = {}  # a picture that comes in meanwhile moves the others to the next page
+        for image in self._api.images():
+            if _alias(image) in known:
+                break
+            if _alias(image) not in new:
+                new[_alias(image)] = image
+                yield image
+            if len(new) == MOST_IMAGES:
+                break
+        kept, self._listed = self._listed, [*new.values(), *self._listed][:MOST_IMAGES]
+        yield from kept[: MOST_IMAGES - len(new)]
 
     def _of_uploaders(self, found: _Found, addresses: Sequence[str], *, new: bool) -> None:
         """What whoever uploaded it wrote: removed posts among it, and those that show the picture as their preview."""
@@ -277,9 +298,13 @@ def _meeting(row: Json, names: Sequence[str], asked: Matcher) -> Iterator[str]:
     yield from (name for name in names if asked.meets(row.get(name)))
 
 
+def _alias(image: Json) -> str:
+    return str(image["local_image"]["pictrs_alias"])
+
+
 def _upload(image: Json) -> Upload:
     row, person = image["local_image"], image.get("person") or {}
-    return Upload(str(row["pictrs_alias"]), _time(row), person.get("id"), row.get("thumbnail_for_post_id"))
+    return Upload(_alias(image), _time(row), person.get("id"), row.get("thumbnail_for_post_id"))
 
 
 def _uses(kind: str, view: Json, asked: Matcher) -> Iterator[Use]:
