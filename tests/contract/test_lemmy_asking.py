@@ -178,6 +178,14 @@ def test_1_0_is_given_no_address_that_it_would_fetch_from_elsewhere() -> None:
         assert [term for term in terms if "@" in term or ("://" in term and not term.startswith(lemmy.base))] == []
 
 
+def test_1_0_is_asked_for_nsfw_posts_whatever_the_account_sees_and_0_19_has_no_way_to_ask(lemmy: FakeLemmy) -> None:
+    lemmy.add_post(410, BOB, url=lemmy.address(ALIAS), nsfw=True)
+
+    trace = traced(lemmy, ALIAS)
+
+    assert (("post", 410, "url") in shown(trace)) is lemmy.new
+
+
 # -- what is not, and how it is said --------------------------------------------------------------------------------------
 
 
@@ -197,6 +205,8 @@ def test_exactly_the_filters_of_the_account_that_are_on_are_named(
 
     limits = [limit for limit in traced(lemmy, ALIAS).limits if limit.startswith("not shown to dave")]
 
+    if lemmy.new:  # whose search of posts can be told to show them
+        said = [what.replace("NSFW posts", "comments under NSFW posts") for what in said]
     assert [limit.partition("settings: ")[2] for limit in limits] == said
 
 

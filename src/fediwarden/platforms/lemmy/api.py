@@ -217,6 +217,8 @@ class Api:
             raise self._unknown()
         local = view["local_user"]
         hides = [f"{what} ({name})" for name, (what, shown) in HIDES.items() if bool(local.get(name, shown)) is not shown]
+        if self._new:  # whose search of posts can be told to show them
+            hides = [what.replace("NSFW posts", "comments under NSFW posts") for what in hides]
         hides += [f"blocked {what}" for name, what in BLOCKS.items() if mine.get(name)]
         read = {number for number in mine.get("discussion_languages", ()) if isinstance(number, int)}
         known = {language.get("id") for language in self._site[1].get("all_languages", ())}

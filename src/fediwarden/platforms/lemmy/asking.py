@@ -24,6 +24,7 @@ LIMITS = (
     "sessions with their addresses, mail addresses and private messages are not told by the API",
     "other people's avatars and banners, icons of communities, multi-communities and the copies in reports are not searched by the API",
     "what its author deleted, and what the account itself hid, is in no search",
+    "posts in deleted communities, and in hidden or unlisted ones that the account does not follow, are in no search",
     "an address with something behind it (`?format=webp`) is found in texts only, and not as the address of a post",
 )
 OLD_LIMITS = (
