@@ -151,6 +151,10 @@ class GateSettings(_Section):
     """The check on every upload: `fediwarden gate` (docs/gate.md). What it cannot look at in time passes as a debt, or is refused."""
 
     listen: str = Field("127.0.0.1:8970", description='Address and port to listen on, or "unix:/run/fediwarden/gate.sock".')
+    address: str = Field(
+        "",
+        description="Where pict-rs asks, as an IPv4 address in numbers and a port, where that is not `listen`: a container's own address, or a proxy in between.",
+    )
     secrets: str = Field(
         "gate.secrets",
         description="The file of secrets, one a line, that callers carry in the URL; `fediwarden gate --new-secret` adds one.",
@@ -159,7 +163,8 @@ class GateSettings(_Section):
         "", description="The pict-rs store (its name below) whose uploads are checked; debts are fetched from there."
     )
     deadline_seconds: Annotated[float, Field(ge=1, le=300, strict=False)] = Field(
-        8.0, description="Seconds until the answer, at the latest. Lemmy gives up after 10, pict-rs after its own time-out."
+        8.0,
+        description="Seconds until the answer, at the latest. Lemmy waits 30 for an upload and 10 for previews and other servers' pictures, pict-rs as long as its own time-out.",
     )
     max_upload_mb: Annotated[int, Field(ge=1, le=4096)] = Field(
         64, description="Larger uploads are hashed while they arrive and not held in memory."
@@ -390,12 +395,14 @@ def load(environment: Mapping[str, str]) -> Configuration:
     folder = home(environment)
     file = folder / CONFIG_NAME
     table: dict[str, object] = {}
+    text = ""
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except FileNotFoundError:
         pass
     except ValueError as error:  # TOML's own errors, bytes that are no text, and numbers of thousands of digits
-        raise Misconfigured(f"{file}: {error}", hint="mend that line, or write a fresh file with `fediwarden init`") from error
+        raise Misconfigured(f"{file}: {error}", hint=_mending(text)) from error
     except OSError as error:
         raise Misconfigured(
             f"{file}: {error.strerror or error}", hint="the user that runs fediwarden must be able to read it"
@@ -416,6 +423,25 @@ def load(environment: Mapping[str, str]) -> Configuration:
     if settings.profile:
         profile(settings.profile, configuration.profiles)
     return configuration
+
+
+def _mending(text: str) -> str:
+    """What to do about a file that is no TOML; names both lines of a table or a key that is there twice."""
+    table, met = "", dict[tuple[str, str], int]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := re.fullmatch(r"\s*\[([^\[\]]+)\]\s*(?:#.*)?", line):
+            table, key = match[1].strip(), ""
+        elif match := re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line):
+            key = match[1]
+        else:
+            continue
+        first = met.setdefault((table, key), number)
+        if first == number:
+            continue
+        if not key:
+            return f"[{table}] stands in line {first} already: change its lines there, and take the block of line {number} away"
+        return f"{key} stands in line {first} already: change that line, and take line {number} away"
+    return "mend that line, or write a fresh file with `fediwarden init`"
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:

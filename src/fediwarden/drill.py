@@ -1,18 +1,17 @@
-"""Proves a deployment end to end with a harmless marked picture, on the administrator's own store or gate; touches no other object."""
+"""Proves a deployment end to end with a harmless marked picture on the administrator's own store; touches no other object.
 
-import http.client
-import socket
+The gate and the road of uploads are proved in `drill_uploads`.
+"""
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 
 from fediwarden.actions import Outcome, Warden, planned
 from fediwarden.errors import FediwardenError, Gone
 from fediwarden.ledger import Ledger
-from fediwarden.model import Blob, Look, ObjectRef, Place, RunId, Sha256, Standing, Step, StoreName
+from fediwarden.model import Blob, Look, ObjectRef, Place, RunId, Standing, Step, StoreName
 from fediwarden.pipeline import Scan
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.vault import Vault
@@ -164,56 +163,3 @@ class Drill:
         except Gone:
             return True
         return False
-
-
-def through_gate(
-    listen: str, secret: str, picture: bytes, ledger: Ledger, vault: Vault | None, seconds: float
-) -> Iterator[Station]:
-    """Send the drill picture to a running gate, as pict-rs would, and see it refused, recorded and sealed; nothing is stored."""
-    name = Sha256(sha256(picture).hexdigest())
-    try:
-        status = _post(listen, f"/validate/{secret}", picture, seconds)
-    except (OSError, http.client.HTTPException) as error:
-        yield Station("answered", False, f"nothing answers at {listen} ({type(error).__name__}); is the gate running?")
-        return
-    known = status != http.client.NOT_FOUND
-    yield Station("answered", known, f"at {listen}" if known else "what answers there does not know this installation's secret")
-    if not known:
-        return
-    answers = ledger.uploads.answers(name)
-    yield Station("on record", bool(answers), "the ledger has the answer" if answers else "the ledger knows of no answer")
-    if not answers:
-        return
-    last = answers[-1]
-    refused = status >= http.client.BAD_REQUEST and not last.passed
-    yield Station("refused", refused, f"{last.why.value}{'' if refused else ': it passed'}{', as a debt' if last.debt else ''}")
-    yield Station("apart", last.drill, "counted as a drill" if last.drill else "it was not recognised as a drill")
-    if vault is None:
-        yield Station("sealed", True, "left out: the profile keeps metadata only")
-    else:
-        yield Station("sealed", vault.check(name), "in the drill vault" if vault.check(name) else "it is not in the drill vault")
-
-
-class _Unix(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, seconds: float) -> None:
-        super().__init__("localhost", timeout=seconds)
-        self._path = path
-
-    def connect(self) -> None:
-        """Open the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _post(listen: str, path: str, body: bytes, seconds: float) -> int:
-    if listen.startswith("unix:"):
-        connection: http.client.HTTPConnection = _Unix(listen.removeprefix("unix:"), seconds)
-    else:
-        host, _, port = listen.rpartition(":")
-        connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=seconds)
-    with closing(connection):
-        connection.request("POST", path, body, {"Content-Type": "image/png"})
-        return connection.getresponse().status

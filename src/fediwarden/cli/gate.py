@@ -8,6 +8,7 @@ import typer
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, build, recorded
 from fediwarden.cli.output import emit, result, say
+from fediwarden.cli.reach import given
 from fediwarden.config import environment
 from fediwarden.errors import Exit, FediwardenError
 
@@ -40,12 +41,14 @@ def gate(
     known = secrets.read(app.gate_secrets)
     listen = app.settings.gate.listen
     if url:
-        colon = ":" if listen.startswith(serve.UNIX) else ""  # as nginx writes it; pict-rs itself speaks TCP only
-        address = f"http://{listen}{colon}/validate/{known.first}"
+        asked = given(app.settings.gate)
+        address = f"http://{asked.place}/validate/{known.first}"
         if json:
-            emit({"url": address, "setting": "PICTRS__MEDIA__EXTERNAL_VALIDATION"})
+            emit({"url": address, "setting": "PICTRS__MEDIA__EXTERNAL_VALIDATION", "doubt": asked.doubt})
         else:
             result(address)
+            if asked.doubt:
+                say(f"WARNING: {asked.doubt} (docs/gate.md)")
         return Exit.OK
     with serve.listening(listen, os.environ) as bound:
         if not serve.is_local(bound):

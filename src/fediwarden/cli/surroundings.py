@@ -1,22 +1,27 @@
 """What `doctor` says of the gate, pict-rs and Lemmy: whether they answer, who can reach what, and what does not fit; changes nothing."""
 
 import http.client
-import ipaddress
-import socket
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 
 from fediwarden.app import App
+from fediwarden.cli.reach import given, is_loopback
+from fediwarden.cli.reach import own_addresses as _addresses
+from fediwarden.drill_uploads import Formats, asked_at
 from fediwarden.errors import FediwardenError, Misconfigured
 from fediwarden.model import StoreName
 from fediwarden.platforms.lemmy.api import Api
 from fediwarden.platforms.lemmy.asking import NOT_TO_THE_END, Asking
 from fediwarden.platforms.lemmy.database import NOT_SEARCHED, Database
+from fediwarden.platforms.pictrs.server import Generation, Limits, Server
 from fediwarden.stores.url import TargetKind, parse_target
 
-LEMMY_GIVES_UP = 10.0  # seconds after which Lemmy no longer waits for pict-rs
+LEMMY_GIVES_UP = 10.0  # seconds after which Lemmy no longer waits for a preview or another server's picture
+LEMMY_UPLOADS = 30  # seconds that it waits for an upload
+MEGABYTE = 1 << 20  # bytes, as pict-rs counts them
 VALIDATION = 30  # seconds that pict-rs waits for the gate, unless it was told otherwise
 NOBODY = "fediwarden-doctor.png"  # an alias that nothing has
 ENDS_SOON = timedelta(days=2)  # a token that ends sooner is told: those of Lemmy 1.0 live a week
@@ -66,7 +71,7 @@ def _gate(app: App) -> Iterator[Finding]:
     met = _outside(settings.listen)
     if met:
         words = f"it answers at {', '.join(met)}: other machines can try what passes"
-    elif not _loopback(settings.listen):
+    elif not is_loopback(settings.listen):
         words = f"it listens on {settings.listen}, which other machines can reach"
     else:
         words = ""
@@ -77,11 +82,24 @@ def _gate(app: App) -> Iterator[Finding]:
         "listen on 127.0.0.1 or a Unix socket; over a network only through a tunnel (docs/gate.md)",
         vital=False,
     )
+    asked = given(settings)
+    yield Finding(
+        "gate's address",
+        not asked.doubt,
+        asked.doubt or f"pict-rs is given {asked.place}",
+        "set [gate] address to an IPv4 address in numbers, and its port; `fediwarden gate --url` prints what pict-rs is given",
+        vital=False,
+    )
     late = settings.deadline_seconds >= LEMMY_GIVES_UP
     yield Finding(
         "gate's deadline",
         not late,
-        f"{settings.deadline_seconds:g} s" + (f", and Lemmy gives up after {LEMMY_GIVES_UP:g}" if late else ""),
+        f"{settings.deadline_seconds:g} s"
+        + (
+            f"; Lemmy waits {LEMMY_GIVES_UP:g} for previews and other servers' pictures, {LEMMY_UPLOADS} for uploads"
+            if late
+            else ""
+        ),
         "set [gate] deadline_seconds to 8",
         vital=False,
     )
@@ -96,39 +114,12 @@ def _gate(app: App) -> Iterator[Finding]:
     )
 
 
-def _loopback(listen: str) -> bool:
-    if listen.startswith("unix:"):
-        return True
-    host = listen.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _outside(listen: str) -> list[str]:
     """This machine's addresses, those of loopback left out, at which a gate answers."""
     if listen.startswith("unix:"):
         return []
     port = listen.rpartition(":")[2]
     return [address for address in _addresses() if port.isdecimal() and _answers(address, int(port))]
-
-
-def _addresses() -> list[str]:
-    found: dict[str, None] = {}
-    for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:  # connecting a datagram socket sends nothing; it tells which address would be used
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((target, 9))
-                found[str(probe.getsockname()[0])] = None
-        except OSError:
-            continue
-    try:
-        for info in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM):
-            found[str(info[4][0])] = None
-    except OSError:
-        pass
-    return [address for address in found if not ipaddress.ip_address(address.partition("%")[0]).is_loopback]
 
 
 def _answers(address: str, port: int) -> bool:
@@ -146,14 +137,13 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
     what = f"pict-rs {name}"
     try:
         with closing(app.pictrs(name)) as server:
-            version = server.version
             if server.repository is not None:
                 server.repository.page()
-                yield Finding(what, True, f"{version}, by its database", vital=False)
+                yield Finding(what, True, f"{server.generation}, by its database", vital=False)
             else:
                 server.aliases(NOBODY)
-                yield Finding(what, True, f"{version}, answers and accepts the API key", vital=False)
-            if version == "0.4":
+                yield Finding(what, True, f"{server.generation}, answers and accepts the API key", vital=False)
+            if server.version == "0.4":
                 yield from _aliases(app, what)
     except FediwardenError as error:
         yield Finding(what, False, str(error), error.hint, vital=False)
@@ -166,7 +156,8 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
             with closing(app.pictrs(name, keeper=True)) as server:
                 server.repository = None  # it is the key that is tried
                 server.aliases(NOBODY)
-            yield Finding(f"{what}, acting", True, "the keeper's API key is accepted", vital=False)
+                yield Finding(f"{what}, acting", True, "the keeper's API key is accepted", vital=False)
+                yield from _settings(app, name, server)
         except FediwardenError as error:
             yield Finding(f"{what}, acting", False, str(error), error.hint, vital=False)
     if entry.overlap_seconds < VALIDATION:
@@ -177,6 +168,81 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
             f"at least pict-rs' external_validation_timeout ({VALIDATION})",
             vital=False,
         )
+
+
+def _settings(app: App, name: StoreName, server: Server) -> Iterator[Finding]:
+    """What this pict-rs tells of its settings, what it takes, and what it may be made to fetch."""
+    what = f"pict-rs {name}"
+    yield _formats(app, name)
+    if server.generation in (Generation.FROM_0_5_17, Generation.V0_6) and server.reaches_inside():
+        yield Finding(
+            f"{what}, inside",
+            False,
+            "it fetches addresses of this machine and its network for anybody who asks: PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS is set, "
+            "or it is older than 0.5.21",
+            "take that setting away (the gate needs it never: give pict-rs its address in numbers), or upgrade (docs/upgrading-pict-rs.md)",
+            vital=False,
+        )
+    if app.settings.gate.store == name and (limits := server.limits()) is not None:
+        yield _held_against(app, what, limits)
+
+
+def _formats(app: App, name: StoreName) -> Finding:
+    """Formats that it takes and that cannot be opened here: as the last drill saw it, else as is known of every version."""
+    refuses = app.settings.gate.broken == "refuse"
+    videos = (
+        "" if find_spec("av") else "videos and HEIC (pict-rs stores it as a video) cannot be opened here: PyAV is not installed; "
+    )
+    seen = Formats.last(app.ledger, name)
+    if seen is None:
+        words = "HEIC arrives as a video and is opened as one; JPEG XL, where it takes it, cannot be opened here"
+        words += "; `fediwarden drill gate` tries each format"
+    else:
+        unopened = (
+            f"cannot be opened here: {', '.join(seen.unopened)}" if seen.unopened else "every format it takes is opened here"
+        )
+        words = f"{unopened} (drill of {seen.at:%Y-%m-%d})"
+    bad = bool(videos) or bool(seen and seen.unopened and not refuses)
+    return Finding(
+        f"pict-rs {name}, formats",
+        not bad,
+        videos + words,
+        "install the extra `video`"
+        if videos
+        else '[gate] broken = "refuse" keeps out what cannot be opened; else it passes as a debt',
+        vital=False,
+    )
+
+
+def _held_against(app: App, what: str, limits: Limits) -> Finding:
+    """`/internal/limits` beside the gate's settings; the validator's address without its secret."""
+    gate = app.settings.gate
+    asked = given(gate)
+    wrong: list[str] = []
+    if not limits.validator:
+        wrong.append("it asks nobody about uploads: PICTRS__MEDIA__EXTERNAL_VALIDATION is not set")
+    elif asked_at(limits.validator) != asked.place:
+        wrong.append(f"it asks {asked_at(limits.validator)}, and this gate would be at {asked.place}")
+    if limits.validator and limits.validator_seconds is not None and limits.validator_seconds <= gate.deadline_seconds:
+        wrong.append(f"it waits {limits.validator_seconds:g} s for an answer, and the gate may take {gate.deadline_seconds:g}")
+    most = (
+        max((size for size in (limits.image.size, limits.animation.size, limits.video.size) if size), default=0)
+        or limits.size
+        or 0
+    )
+    if most > gate.max_upload_mb * MEGABYTE:
+        wrong.append(f"it takes {most // MEGABYTE} MB, and the gate looks at {gate.max_upload_mb} MB at most")
+    if most > app.object_limit:
+        wrong.append(f"it takes {most // MEGABYTE} MB, and a scan fetches {app.object_limit // MEGABYTE} MB at most")
+    told = f"asks {asked_at(limits.validator)}, waits {limits.validator_seconds or 0:g} s" if limits.validator else ""
+    return Finding(
+        f"{what}, limits",
+        not wrong,
+        "; ".join(wrong) or f"{told}; `fediwarden drill gate` proves that it is this gate",
+        "set PICTRS__MEDIA__EXTERNAL_VALIDATION to what `fediwarden gate --url` prints, its time-out over gate.deadline_seconds, and "
+        "gate.max_upload_mb and scan.max_object_mb to what pict-rs takes",
+        vital=False,
+    )
 
 
 def _aliases(app: App, what: str) -> Iterator[Finding]:

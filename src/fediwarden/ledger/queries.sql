@@ -440,6 +440,10 @@ SELECT COUNT(*) FROM payments WHERE look IS NULL;
 -- Every answer about these bytes, oldest first.
 SELECT * FROM answers WHERE sha256 = :sha256 OR original = :sha256 ORDER BY id;
 
+-- name: answers_since
+-- The first answers since a moment, oldest first.
+SELECT * FROM answers WHERE at >= :since ORDER BY id LIMIT :limit;
+
 -- name: was_debt
 -- Whether these bytes were ever let through unscanned.
 SELECT 1 FROM debts WHERE sha256 = :sha256 LIMIT 1;

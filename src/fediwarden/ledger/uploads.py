@@ -76,6 +76,12 @@ class Uploads:
         with self._reading() as connection:
             return [_answer(row) for row in connection.execute(queries()["answers_about"], {"sha256": sha256})]
 
+    def since(self, moment: datetime) -> list[Answer]:
+        """Answers since a moment, the oldest first; not more than a page of them."""
+        with self._reading() as connection:
+            rows = connection.execute(queries()["answers_since"], {"since": iso(moment), "limit": PAGE}).all()
+        return [_answer(row) for row in rows]
+
     def was_debt(self, sha256: Sha256) -> bool:
         """Whether these bytes were ever let through unscanned."""
         with self._reading() as connection:

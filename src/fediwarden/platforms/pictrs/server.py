@@ -112,6 +112,26 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What whoever uploads is told: an alias, or why not. `code` is pict-rs' own word for it, "" from 0.4."""
+
+    status: int
+    alias: str = ""
+    code: str = ""
+    message: str = ""
+
+    @property
+    def words(self) -> str:
+        """Status, code and message in one."""
+        return " ".join(part for part in (str(self.status), self.code, self.message) if part)
+
+    @property
+    def refused_by_validator(self) -> bool:
+        """Whether its external validation said no."""
+        return self.code == "failed-external-validation" or "failed external validation" in self.message.lower()
+
+
+@dataclass(frozen=True, slots=True)
 class _Answer:
     status: int
     headers: Mapping[str, str]
@@ -461,6 +481,42 @@ class Server:
         if answer.status == 400 and self.version == "0.4" and self.aliases(alias):
             return False
         raise self._refusal(answer, "import")
+
+    def upload(self, data: bytes, content_type: str, *, alias: str = "") -> Told:
+        """Upload as Lemmy does, without the key; with an alias import under it. A refusal is told, not raised.
+
+        Raises: Refused where the key is wrong, or what answers is no pict-rs.
+        """
+        name = alias or f"upload.{content_type.rpartition('/')[2]}"
+        headers = {"X-Api-Token": self._key} if alias and self._key else {}
+        address = f"{self._url}/internal/import" if alias else f"{self._url}/image"
+        answer = self._send(
+            "POST", address, query={}, headers=headers, files={"images[]": (name, data, content_type)}, limit=ANSWER
+        )
+        told = answer.json()
+        if answer.status in (401, 404) or not isinstance(told, dict):
+            raise self._refusal(answer, "import" if alias else "image")
+        if answer.status not in (200, 201):
+            return Told(answer.status, "", str(told.get("code", ""))[:80], str(told.get("msg", ""))[:200])
+        files = self._told(answer, "files", list)
+        found = files[0].get("file") if files and isinstance(files[0], dict) else None
+        if not isinstance(found, str):
+            raise self._strange("file")
+        return Told(answer.status, found)
+
+    def reaches_inside(self) -> bool | None:
+        """Whether it would fetch from its own network for anybody; None where that cannot be told.
+
+        It is asked for a proxied picture at a port of its own loopback where nothing answers: one that may not go there says so
+        (recorded: 0.5.25, 0.6.0-rc.6), one that may fails to connect. Nothing is fetched or stored either way.
+        """
+        nowhere = "http://127.0.0.1:9/fediwarden-asks-for-nobody.png"  # the port of `discard`
+        answer = self._send("GET", f"{self._url}/image/original", query={"proxy": nowhere}, headers={}, files=None, limit=ANSWER)
+        told = answer.json()
+        code = str(told.get("code", "")) if isinstance(told, dict) else ""
+        if code == "download-file-error" and _says(told, "local address"):
+            return False
+        return True if code in ("http-client-error", "download-file-error") else None
 
     # -- one request --------------------------------------------------------------------------------------------------
 
