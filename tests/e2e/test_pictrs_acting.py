@@ -97,8 +97,10 @@ def test_what_pict_rs_writes_anew_passes_the_gate_once_and_is_said_to_differ_and
     with running_gate(guarded, store="media") as gate:
         pictrs.validator = gate.url
         assert pictrs.upload(BAD, "image/gif", animated=True).code == "failed-external-validation"
-        stations = _drill(guarded)
-        assert list(stations) == ["answered", "on record", "refused", "apart", "sealed"]
+        stations = _drill(guarded, expect=3)
+        assert list(stations)[:7] == ["answered", "on record", "refused", "apart", "sealed", "chunked", "form"]
+        assert stations["gif"] == "the gate refused this harmless file (looked)"  # as the policy of these tests has it
+        assert "refused through pict-rs" in stations["drill"]
         pictrs.alters = lambda _: anew
         back = guarded.run("restore", key, "--identity", guarded.identities[0], "--json").last
 
@@ -107,7 +109,7 @@ def test_what_pict_rs_writes_anew_passes_the_gate_once_and_is_said_to_differ_and
     gate_said = guarded.run("explain", back["altered"], "--json").last
     assert [(answer["passed"], answer["why"]) for answer in gate_said["answers"]] == [(True, "restoring")]
     assert {word["step"] for word in gate_said["words"]} == {"pass"}
-    assert guarded.run("status", "--json").last["gate"]["refused_today"] == {"known": 1}  # the drill is counted apart
+    assert guarded.run("status", "--json").last["gate"]["refused_today"] == {"known": 1, "looked": 2}  # drills apart
 
 
 def _drill(home: Home, *, expect: int = 0) -> dict[str, str]:

@@ -1,0 +1,65 @@
+"""`drill gate` beside a pict-rs: it passes only where uploads really take the road to this gate, and leaves nothing behind."""
+
+from collections.abc import Callable
+
+import pytest
+from tests.support.command import Home, Ran
+from tests.support.fake_pictrs import FakePictrs, running_pictrs
+from tests.support.gate_process import running_gate
+
+from fediwarden.model import EngineVersion
+
+SHAPES = ["answered", "on record", "refused", "apart", "sealed", "chunked", "form"]
+
+
+@pytest.fixture
+def home(new_home: Callable[..., Home]) -> Home:
+    """A home with the policy that comes with the program: the tests' own hides animations."""
+    return new_home(POLICY__FILE="")
+
+
+def beside(home: Home, fake: FakePictrs) -> None:
+    for name in ("read.toml", "keep.toml"):
+        file = home.folder / name
+        file.write_text(f'api_key = "{fake.api_key}"\n')
+        file.chmod(0o600)
+    url = f"pictrs://127.0.0.1:{fake.port}"
+    home.add_store("media", url=url, credentials="read.toml", keeper_credentials="keep.toml")
+    home.settings["FEDIWARDEN_GATE__STORE"] = "media"
+
+
+def stations(ran: Ran) -> dict[str, tuple[bool, str]]:
+    return {line["station"]: (line["passed"], line["detail"]) for line in ran.lines}
+
+
+def test_uploads_are_proved_to_reach_this_gate_format_by_format_and_nothing_is_left(home: Home) -> None:
+    with running_pictrs() as fake, running_gate(home) as gate:
+        alone = home.run("drill", "gate")
+        assert "works when it is asked; not proved: that pict-rs asks this gate" in alone.out
+        assert "end to end" not in alone.out
+        beside(home, fake)
+        fake.validator = gate.url
+        fake.put(b"somebody's picture", "image/png", alias="theirs.png")
+
+        told = stations(home.run("drill", "gate", "--json"))
+
+        assert list(told)[:8] == [*SHAPES, "pict-rs"]
+        assert {
+            "png",
+            "jpeg",
+            "webp",
+            "avif",
+            "gif",
+            "gif animation",
+            "webp animation",
+            "apng",
+            "avif animation",
+            "mp4",
+            "webm",
+        } <= {name for name, (_, detail) in told.items() if detail.startswith("on record as pict-rs lists it")}
+        assert "CANNOT BE OPENED HERE" in told["jxl"][1]
+        assert "refused through pict-rs" in told["drill"][1]
+        assert [alias for row in fake.rows.values() for alias in row.aliases] == ["theirs.png"]
+        with home.ledger() as ledger:
+            assert list(ledger.uploads.debts(EngineVersion(""))) == []
+            assert ledger.verify() == []

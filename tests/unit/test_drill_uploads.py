@@ -1,0 +1,228 @@
+"""The drill through a pict-rs: what it says where uploads do not reach this gate, and that nothing of it is left behind."""
+
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from threading import Event
+
+import pytest
+from tests.support.core import Core
+from tests.support.fake_pictrs import KEY, FakePictrs, Refusal, Seen, running_pictrs
+
+from fediwarden.drill import Station
+from fediwarden.drill_uploads import Formats, Through, asked_at
+from fediwarden.media.samples import Sample, samples
+from fediwarden.model import EngineVersion, StoreName
+from fediwarden.platforms.pictrs.server import Server
+
+MEDIA = StoreName("media")
+ONE = [Sample("png", "image/png", b"stands for a picture")]
+DRILL = b"stands for a drill picture"
+
+
+@pytest.fixture
+def fake() -> Iterator[FakePictrs]:
+    with running_pictrs() as running:
+        yield running
+
+
+Made = Callable[[FakePictrs, Core], Through]
+
+
+@pytest.fixture
+def through() -> Iterator[Made]:
+    """Makes drills; what they opened is closed at the end."""
+    servers: list[Server] = []
+
+    def make(fake: FakePictrs, core: Core) -> Through:
+        servers.append(Server(fake.url, key=KEY, seconds=5))
+        return Through(servers[-1], MEDIA, core.ledger, EngineVersion("1"), lambda: datetime.now(UTC), Event(), purging=0.3)
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def told(drill: Through, made: list[Sample] = ONE) -> list[Station]:
+    return list(drill.stations(made, DRILL))
+
+
+@contextmanager
+def answering(status: int, place: str = "") -> Iterator[str]:
+    """Another validator, which answers everything alike; its address."""
+
+    class Always(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            while size := int(self.rfile.readline().strip() or b"0", 16):
+                self.rfile.read(size + 2)
+            self.rfile.readline()
+            self.send_response(status)
+            if place:
+                self.send_header("Location", place)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Always) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/validate/somebody"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_pict_rs_that_asks_nobody_is_told_and_the_file_that_it_published_is_deleted(fake: FakePictrs, through: Made) -> None:
+    core = Core()
+    drill = through(fake, core)
+
+    stations = told(drill)
+    cleaned = drill.clean_up(core.begun("drill gate"))
+
+    assert [(station.name, station.passed) for station in stations] == [("pict-rs", True), ("png", False)]
+    assert stations[-1].detail.startswith("pict-rs published it without this gate")
+    assert cleaned == Station("cleaned up", True, "pict-rs has deleted 1 file of this drill")
+    assert not drill.proved
+    assert fake.rows == {}
+
+
+def test_a_pict_rs_that_asks_another_validator_is_told_whatever_that_one_answers(fake: FakePictrs, through: Made) -> None:
+    for status, place, words in (
+        (200, "", "published it without this gate"),
+        (403, "", "that was not this gate"),
+        (301, "http://127.0.0.1:9/", "a proxy that redirects"),
+    ):
+        core = Core()
+        drill = through(fake, core)
+        with answering(status, place) as fake.validator:
+            last = told(drill)[-1]
+        drill.clean_up(core.begun("drill gate"))
+
+        assert not last.passed
+        assert words in last.detail
+        assert fake.rows == {}
+
+
+def test_a_validator_that_cannot_be_reached_is_explained_with_private_addresses_by_name(fake: FakePictrs, through: Made) -> None:
+    fake.validator = "http://127.0.0.1:9/validate/nobody"
+    drill = through(fake, Core())
+
+    last = told(drill)[-1]
+
+    assert not last.passed
+    assert "From 0.5.21 on it finds no private address by its name" in last.detail
+    assert drill.clean_up(Core().begun("drill gate")) is None
+
+
+def test_what_a_killed_drill_left_is_deleted_by_the_next_and_nothing_else(fake: FakePictrs, through: Made) -> None:
+    core = Core()
+    fake.put(b"somebody's picture", "image/png", alias="theirs.png")
+
+    killed = through(fake, core)
+    killed.server.fetch = lambda alias, limit: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        told(killed)
+    assert len(fake.rows) == 2
+    # and one that pict-rs had not even answered yet: only its hash tells
+    cut = through(fake, core)
+    cut.server.upload = lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        told(cut, [Sample("png", "image/png", b"another picture")])
+    fake.put(b"another picture", "image/png")
+
+    after = through(fake, core)
+    stations = told(after)
+    after.clean_up(core.begun("drill gate"))
+
+    assert stations[0].name == "left over"
+    assert stations[0].passed
+    assert [alias for row in fake.rows.values() for alias in row.aliases] == ["theirs.png"]
+
+
+def test_a_purge_that_is_slow_is_said_and_asked_for_again_by_the_next_drill(fake: FakePictrs, through: Made) -> None:
+    core = Core()
+    fake.job_delay = None
+    drill = through(fake, core)
+    told(drill)
+
+    cleaned = drill.clean_up(core.begun("drill gate"))
+
+    assert cleaned is not None
+    assert not cleaned.passed
+    assert "has not done it after 0.3 s: 1 of 1 file left" in cleaned.detail
+    fake.job_delay = 0.02
+    assert told(through(fake, core))[0] == Station("left over", True, "pict-rs has deleted 1 file of a drill that was cut off")
+
+
+def test_bytes_that_somebody_else_uploaded_too_are_not_purged(fake: FakePictrs, through: Made) -> None:
+    core = Core()
+    drill = through(fake, core)
+    told(drill)
+    fake.put(b"stands for a picture", "image/png", alias="theirs.png")
+
+    cleaned = drill.clean_up(core.begun("drill gate"))
+
+    assert cleaned is not None
+    assert not cleaned.passed
+    assert "delete it by hand" in cleaned.detail
+    assert fake.data("theirs.png") == b"stands for a picture"
+
+
+def test_a_format_that_pict_rs_does_not_take_is_no_failure_and_a_pict_rs_that_is_ill_is_one(
+    fake: FakePictrs, through: Made
+) -> None:
+    def ill(seen: Seen) -> None:
+        if seen.path == "/image":
+            raise Refusal(500, "Error in store", "object-request-error")
+
+    drill = through(fake, Core())
+    stations = told(
+        drill, [Sample("heic", "image/heic", b"stands for a picture"), Sample("avif", "image/avif", None, "no encoder")]
+    )
+    assert [(station.passed, station.detail.partition(":")[0]) for station in stations[1:3]] == [
+        (True, "not taken here"),
+        (True, "not tried"),
+    ]
+    assert (stations[3].name, stations[3].passed) == ("formats", False)
+
+    fake.before = ill
+    assert told(through(fake, Core()))[1] == Station(
+        "png", False, "pict-rs did not take it: 500 object-request-error Error in store"
+    )
+
+
+def test_a_drill_ends_at_once_where_pict_rs_is_away() -> None:
+    core = Core()
+    with closing(Server("http://127.0.0.1:9", key=KEY)) as away:
+        stations = told(Through(away, MEDIA, core.ledger, EngineVersion("1"), core.clock, Event()))
+
+    assert [station.passed for station in stations] == [False]
+    assert "gave no complete answer" in stations[0].detail
+    assert Formats.last(core.ledger, MEDIA) is None
+
+
+def test_there_is_a_harmless_file_of_each_format_and_no_two_drills_send_the_same() -> None:
+    first, second = list(samples(1)), list(samples(2))
+
+    formats = [sample.format for sample in first]
+    assert formats[:5] == ["png", "jpeg", "webp", "avif", "gif"]
+    assert {"gif animation", "webp animation", "apng", "avif animation", "mp4", "webm", "heic", "jxl"} <= set(formats)
+    assert all(sample.data is not None and len(sample.data) < 1 << 20 for sample in first)
+    assert all(one.data != two.data for one, two in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("http://172.30.89.2:8970/validate/a-secret", "172.30.89.2:8970"),
+        ("https://user:word@gate.example/validate/a-secret", "gate.example:443"),
+        ("http://[::1]:8970/validate/a-secret", "[::1]:8970"),
+        ("http://gate:99999/", "no address at all"),
+    ],
+)
+def test_the_address_that_pict_rs_tells_is_shown_without_its_secret(address: str, place: str) -> None:
+    assert asked_at(address) == place
