@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
@@ -60,7 +60,7 @@ from fediwarden.unasked import Acting, Suspected, Unasked
 from fediwarden.vault import Vault, read_recipients
 
 if TYPE_CHECKING:
-    from fediwarden.watch.notices import Occasions, Way
+    from fediwarden.watch.notices import Occasions, UploadNotices, Way
     from fediwarden.watch.pulse import Beat
     from fediwarden.watch.session import Watch
 
@@ -621,16 +621,31 @@ class App:
             lapse=timedelta(hours=settings.lapse_hours),
             act=self._hiding(run, reader.name).turn if reader and settings.act == "allowance" else None,
         )
+        notices = self._gate_notices()
+        telling = Thread(target=notices.run, name="gate-notices", daemon=True)
         gate.start()
         payer.start()
+        telling.start()
         try:
             yield gate
         finally:
             self.stop.set()
             payer.end(1.0)
+            telling.join(1.0)
             gate.end()
             if reader is not None:
                 reader.close()
+
+    def _gate_notices(self) -> "UploadNotices":
+        """What tells that uploads cannot be looked at. No mistake in `[notice]` keeps a gate from running: every upload would fail."""
+        from fediwarden.watch.notices import UploadNotices
+
+        ways: list[Way] = []
+        try:
+            ways = self._ways()
+        except FediwardenError as error:
+            log.warning("the gate sends no notices", problem=str(error))
+        return UploadNotices(self.ledger, ways, self.clock, time.monotonic, self.stop)
 
     def _gate_parts(self) -> tuple[Reader | None, dict[bool, Vault]]:
         """The pict-rs store that uploads end in, and the vaults; opens no connection. Raises: Misconfigured."""

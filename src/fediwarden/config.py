@@ -242,7 +242,7 @@ class WatchSettings(_Section):
 
 
 class NoticeSettings(_Section):
-    """Who is told what while `watch` runs: counts only, never keys or pictures. Nothing is contacted unless it is named here."""
+    """Who is told what while `watch` or the gate runs: counts only, never keys or pictures. Nothing is contacted unless it is named here."""
 
     heartbeat: str = Field("", description="An address that is fetched while all is well, for a dead man's switch; empty: none.")
     heartbeat_minutes: Annotated[int, Field(ge=1, le=1440)] = Field(5, description="Minutes between two heartbeats.")

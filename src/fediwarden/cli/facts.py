@@ -46,6 +46,8 @@ def gate_json(totals: UploadTotals) -> dict[str, object]:
         "debts_broken": totals.debts_broken,
         "oldest_debt": totals.oldest_debt,
         "lapsed": totals.lapsed,
+        "last_ten_broken": totals.last_ten.broken,
+        "last_ten_misread": totals.last_ten.misread,
     }
 
 
@@ -58,6 +60,12 @@ def tell_gate(totals: UploadTotals, now: datetime) -> None:
     for words, answers in (("passed ", totals.passed), ("refused", totals.refused)):
         for why, number in sorted(answers.items(), key=lambda item: -item[1]):
             result(f"    {number:>9,}  {words}  {WHY[why]}")
+    last = totals.last_ten
+    if last.alarming:
+        result(
+            f"    {last.unreadable:>9,}  OF THE LAST {last.answers} could not be read: {last.broken} not decoded, {last.misread} not understood; "
+            "does pict-rs speak otherwise than before?"
+        )
     if totals.unsealed:
         result(f"    {totals.unsealed:>9,}  refused and NOT SEALED: the vault could not take them, pict-rs has deleted them")
     if totals.debts and totals.oldest_debt is not None:

@@ -424,6 +424,10 @@ ORDER BY d.id LIMIT :limit;
 SELECT passed, why, COUNT(*) AS number, SUM(CASE WHEN sealed = 0 THEN 1 ELSE 0 END) AS unsealed FROM answers
 WHERE at >= :since AND drill = 0 GROUP BY passed, why;
 
+-- name: last_ten_answers
+-- Why the gate answered its last uploads as it did.
+SELECT why FROM answers WHERE drill = 0 ORDER BY id DESC LIMIT 10;
+
 -- name: totals_debts
 -- Unpaid debts: how many, since when, and how many of them were looked at and cannot be decoded.
 SELECT COUNT(*) AS number, MIN(d.at) AS oldest, COALESCE(SUM(CASE WHEN EXISTS (

@@ -14,8 +14,28 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 PAGE = 500
+UNREADABLE = 5  # of the last ten answers
 UNSCANNED = (Why.LATE, Why.BUSY, Why.LARGE, Why.BROKEN, Why.FAILED)  # what passed for one of these is a debt
 GATE = StoreName("gate")  # the pseudo-store of uploads that were refused, or that lie in no store we know
+
+
+@dataclass(frozen=True, slots=True)
+class LastTen:
+    """The gate's last ten answers, or as many as there are; drills are left out."""
+
+    answers: int = 0
+    broken: int = 0  # "cannot be decoded", passed or refused
+    misread: int = 0  # not understood
+
+    @property
+    def unreadable(self) -> int:
+        """About how many of them nothing could be seen, for what they are and not for want of time."""
+        return self.broken + self.misread
+
+    @property
+    def alarming(self) -> bool:
+        """Whether a person is told. One broken file tried again is fewer; where pict-rs speaks otherwise than before it is all ten."""
+        return self.unreadable >= UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +49,7 @@ class UploadTotals:
     debts_broken: int = 0  # of these: looked at since, and not to be decoded by this engine version
     oldest_debt: datetime | None = None
     lapsed: int = 0  # debts that ended without a look, ever
+    last_ten: LastTen = LastTen()
 
 
 class Uploads:
@@ -101,7 +122,14 @@ class Uploads:
             debts_broken=int(debts.broken),
             oldest_debt=moment(debts.oldest) if debts.oldest else None,
             lapsed=lapsed,
+            last_ten=self.last_ten(),
         )
+
+    def last_ten(self) -> LastTen:
+        """What the gate answered last."""
+        with self._reading() as connection:
+            whys = [row.why for row in connection.execute(queries()["last_ten_answers"])]
+        return LastTen(len(whys), whys.count(Why.BROKEN), whys.count(Why.MISREAD))
 
 
 def leave_gate(connection: "Connection", entries: Sequence[tuple[Look, Decision | None]]) -> None:

@@ -132,6 +132,14 @@ class Collector:
             for why, count in group.items():
                 answers.add_metric([passed, why.value], count)
         yield answers
+        unreadable = GaugeMetricFamily(
+            "fediwarden_gate_last_ten",
+            "Of the last ten answers of the gate: about uploads that could not be read.",
+            labels=["why"],
+        )
+        unreadable.add_metric(["broken"], uploads.last_ten.broken)
+        unreadable.add_metric(["misread"], uploads.last_ten.misread)
+        yield unreadable
         yield gauge("allowance", "Objects that may be hidden in a day.", now.allowance)
         yield gauge("allowance_left", "How many more may be hidden today.", max(0, now.allowance - now.used))
         yield CounterMetricFamily("fediwarden_lapsed_debts", "Debts whose object never came.", value=uploads.lapsed)

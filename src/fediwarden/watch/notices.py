@@ -19,6 +19,7 @@ import httpx2
 import structlog
 
 from fediwarden.backoff import Backoff
+from fediwarden.errors import FediwardenError
 from fediwarden.ledger import Ledger, Totals
 from fediwarden.model import EngineVersion
 from fediwarden.watch.board import Board
@@ -29,12 +30,14 @@ TICK = 10.0  # seconds between two looks at whether something is to be told
 QUIET = 900.0  # seconds between two notes of the same kind, so that a flood is one note
 TIMEOUT = 20.0
 MARK = "notices"
+UPLOADS_MARK = "notices of the gate"
 SUBJECTS = {
     "flagged": "Fediwarden: suspected media",
     "allowance": "Fediwarden: the allowance is used up",
     "blind": "Fediwarden: it cannot see",
     "seeing": "Fediwarden: it sees again",
     "digest": "Fediwarden: daily digest",
+    "unreadable": "Fediwarden: uploads that cannot be looked at",
 }
 
 
@@ -119,6 +122,86 @@ class Standing:
     used: int
 
 
+class Post:
+    """What is to be told and has not arrived yet, with what was told: in a mark of the ledger, so that no life loses or repeats it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        mark: str,
+        ways: Sequence[Way],
+        told: Callable[[str], None],
+        clock: Callable[[], datetime],
+        ticks: Callable[[], float],
+        stop: Event,
+    ) -> None:
+        """
+        Args:
+            mark: the name under which this is remembered; each process has its own.
+            told: hears "delivered" or "failed" for each try.
+        """
+        self._ledger = ledger
+        self._name = mark
+        self.ways = ways
+        self._told = told
+        self._clock = clock
+        self._ticks = ticks
+        self._stop = stop
+        self.mark = dict(ledger.watching.mark(mark))
+        self._waiting = [*self._left_over()]
+        self._again = Backoff(60.0, 3600.0)
+        self._again_at = 0.0
+
+    def queue(self, note: Note) -> None:
+        """Tell this by every way. `remember` comes next, or it may be lost."""
+        self._waiting += [(way, note) for way in self.ways]
+        del self._waiting[:-50]  # what could not be delivered for days is told by the numbers of the newer ones
+
+    def deliver(self) -> None:
+        """Send what waits, each way until it fails; that one is tried again later."""
+        if not self._waiting or self._ticks() < self._again_at:
+            return
+        waiting, self._waiting = self._waiting, []
+        failed: set[int] = set()
+        for way, note in waiting:
+            if id(way) in failed or self._stop.is_set():
+                self._waiting.append((way, note))
+                continue
+            try:
+                way.send(note, self._clock())
+            except (OSError, httpx2.HTTPError, httpx2.InvalidURL, smtplib.SMTPException) as error:
+                # its words could hold the address, and with it a secret
+                log.warning("notice not delivered", kind=note.kind, way=type(way).__name__, error=type(error).__name__)
+                self._told("failed")
+                self._waiting.append((way, note))
+                failed.add(id(way))
+            else:
+                log.info("notice delivered", kind=note.kind, way=type(way).__name__, counts=json.dumps(dict(note.counts)))
+                self._told("delivered")
+        self.remember()
+        if self._waiting:
+            self._again_at = self._ticks() + self._again.failed()
+        else:
+            self._again.worked()
+
+    def remember(self, **facts: object) -> None:
+        """Together with what waits to be delivered, so that no end of the process loses a notice that counts as told."""
+        waiting = [
+            {"way": type(way).__name__, "kind": note.kind, "lines": [*note.lines], "counts": dict(note.counts)}
+            for way, note in self._waiting
+        ]
+        self.mark.update(facts, waiting=waiting)
+        self._ledger.watching.remember(self._name, self.mark, self._clock())
+
+    def _left_over(self) -> Iterator[tuple[Way, Note]]:
+        """What an earlier life could not deliver, to the ways there are now."""
+        kept = self.mark.get("waiting")
+        for one in kept if isinstance(kept, list) else []:
+            for way in self.ways:
+                if type(way).__name__ == one["way"] and one["kind"] in SUBJECTS:
+                    yield way, Note(one["kind"], tuple(one["lines"]), dict(one["counts"]))
+
+
 class Notices:
     """Tells. Call `run` in a thread, or `turn` from a test."""
 
@@ -137,17 +220,15 @@ class Notices:
         self._ledger = ledger
         self._engine = engine
         self._board = board
-        self._ways = ways
         self._occasions = occasions
         self._standing = standing
         self._clock = clock
         self._ticks = ticks
         self._stop = stop
-        self._mark = dict(ledger.watching.mark(MARK))
+        self._post = Post(ledger, MARK, ways, board.told, clock, ticks, stop)
+        self._mark = self._post.mark
+        self._remember, self._queue = self._post.remember, self._post.queue
         self._quiet_until: dict[str, float] = {}
-        self._waiting = [*self._left_over()]
-        self._again = Backoff(60.0, 3600.0)
-        self._again_at = 0.0
         self._beat_at = 0.0
         if "flagged" not in self._mark:  # what was suspected before anybody watched is in `status`, not in a notice
             self._remember(flagged=ledger.watching.flagged(0).last)
@@ -162,12 +243,12 @@ class Notices:
         """One look at whether something is to be told."""
         blind = self._board.blind
         self._beat()
-        if self._ways:
+        if self._post.ways:
             self._about_blindness(blind)
             self._about_flags()
             self._about_allowance()
             self._about_the_day(blind)
-            self._deliver()
+            self._post.deliver()
 
     # -- occasions ----------------------------------------------------------------------------------------------------
 
@@ -251,36 +332,6 @@ class Notices:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def _queue(self, note: Note) -> None:
-        self._waiting += [(way, note) for way in self._ways]
-        del self._waiting[:-50]  # what could not be delivered for days is told by the numbers of the newer ones
-
-    def _deliver(self) -> None:
-        if not self._waiting or self._ticks() < self._again_at:
-            return
-        waiting, self._waiting = self._waiting, []
-        failed: set[int] = set()
-        for way, note in waiting:
-            if id(way) in failed or self._stop.is_set():
-                self._waiting.append((way, note))
-                continue
-            try:
-                way.send(note, self._clock())
-            except (OSError, httpx2.HTTPError, httpx2.InvalidURL, smtplib.SMTPException) as error:
-                # its words could hold the address, and with it a secret
-                log.warning("notice not delivered", kind=note.kind, way=type(way).__name__, error=type(error).__name__)
-                self._board.told("failed")
-                self._waiting.append((way, note))
-                failed.add(id(way))
-            else:
-                log.info("notice delivered", kind=note.kind, way=type(way).__name__, counts=json.dumps(dict(note.counts)))
-                self._board.told("delivered")
-        self._remember()
-        if self._waiting:
-            self._again_at = self._ticks() + self._again.failed()
-        else:
-            self._again.worked()
-
     def _beat(self) -> None:
         """Fetch the heartbeat's address. While this is blind it falls silent, which is what makes the other side speak; so it
         is in a life in which no answer came yet, or a process that dies again and again would look well.
@@ -297,22 +348,47 @@ class Notices:
         else:
             self._board.told("heartbeat")
 
-    def _left_over(self) -> Iterator[tuple[Way, Note]]:
-        """What an earlier life could not deliver, to the ways there are now."""
-        kept = self._mark.get("waiting")
-        for one in kept if isinstance(kept, list) else []:
-            for way in self._ways:
-                if type(way).__name__ == one["way"] and one["kind"] in SUBJECTS:
-                    yield way, Note(one["kind"], tuple(one["lines"]), dict(one["counts"]))
 
-    def _remember(self, **facts: object) -> None:
-        """Together with what waits to be delivered, so that no end of the process loses a notice that counts as told."""
-        waiting = [
-            {"way": type(way).__name__, "kind": note.kind, "lines": [*note.lines], "counts": dict(note.counts)}
-            for way, note in self._waiting
-        ]
-        self._mark.update(facts, waiting=waiting)
-        self._ledger.watching.remember(MARK, self._mark, self._clock())
+class UploadNotices:
+    """Tells for the gate that uploads cannot be looked at. The gate sends this one and no other, a watch all others and not this one."""
+
+    def __init__(
+        self, ledger: Ledger, ways: Sequence[Way], clock: Callable[[], datetime], ticks: Callable[[], float], stop: Event
+    ) -> None:
+        self._ledger = ledger
+        self._post = Post(ledger, UPLOADS_MARK, ways, lambda _: None, clock, ticks, stop)
+        self._ticks = ticks
+        self._stop = stop
+        self._quiet_until = 0.0
+
+    def run(self) -> None:
+        """Tell what is to be told, until the stop."""
+        while not self._stop.wait(TICK):
+            try:
+                self.turn()
+            except FediwardenError as error:  # a ledger that is locked for long; the next turn finds the same
+                log.warning("the gate's answers could not be counted", problem=str(error))
+            except Exception:  # the unknown: whoever is to be told of the next trouble must still be told
+                log.exception("the gate's notices failed")
+
+    def turn(self) -> None:
+        """One look at whether something is to be told. Raises: FediwardenError."""
+        last = self._ledger.uploads.last_ten()
+        told = self._post.mark.get("unreadable") == 1
+        if last.alarming and not told and self._ticks() >= self._quiet_until:
+            self._quiet_until = self._ticks() + QUIET
+            log.warning("uploads cannot be looked at", broken=last.broken, misread=last.misread, of=last.answers)
+            lines = (
+                f"Of the last {last.answers} uploads that the gate answered, {last.broken} could not be decoded "
+                f"and {last.misread} came in a form that was not understood.",
+                "That says nothing about these pictures. Perhaps pict-rs, or a proxy before the gate, sends them otherwise than before.",
+                "`fediwarden status` tells what became of them, `fediwarden drill gate` proves the road.",
+            )
+            self._post.queue(Note("unreadable", lines, {"broken": last.broken, "misread": last.misread, "answers": last.answers}))
+            self._post.remember(unreadable=1)
+        elif told and not last.alarming:
+            self._post.remember(unreadable=0)
+        self._post.deliver()
 
 
 def _number(value: object) -> int:

@@ -19,11 +19,12 @@ from tests.support.core import Core
 from tests.support.watching import DatedStore, Watching
 
 from fediwarden.errors import CannotWrite, Misconfigured
-from fediwarden.model import EngineVersion, StoreName
+from fediwarden.ledger import GATE
+from fediwarden.model import Answer, EngineVersion, ObjectRef, Sha256, StoreName, Why
 from fediwarden.pipeline import Tally
 from fediwarden.watch.board import Board
 from fediwarden.watch.metrics import Collector, Ledgers, Numbers, Page, check, counted
-from fediwarden.watch.notices import QUIET, Note, Notices, Occasions, Standing, Webhook
+from fediwarden.watch.notices import QUIET, Note, Notices, Occasions, Standing, UploadNotices, Webhook
 
 MONITORING = Path(__file__).parents[3] / "deploy/monitoring"
 
@@ -102,6 +103,46 @@ def test_what_is_suspected_is_told_at_once_in_numbers_only_and_once() -> None:
     assert "secret" not in text
     assert "1 more object is suspected" in text
     assert not re.search(r"[0-9a-f]{16}|guilty|criminal|abus", text)
+
+
+def answered(core: Core, *whys: Why, drill: bool = False) -> None:
+    for why in whys:
+        passed = why is not Why.MISREAD
+        digest = None if why is Why.MISREAD else Sha256(f"{core.begun():064x}")
+        ref = ObjectRef(GATE, "", 9, "")
+        answer = Answer(ref, core.clock(), "pict-rs", passed, why, digest, debt=why is Why.BROKEN, drill=drill)
+        core.ledger.record(core.begun(), [], [answer])
+
+
+def test_five_of_the_last_ten_uploads_that_cannot_be_read_are_told_by_the_gate_alone_and_once() -> None:
+    telling = Telling()
+    seconds = [0.0]
+
+    def gate() -> UploadNotices:
+        return UploadNotices(telling.core.ledger, [telling.box], telling.core.clock, lambda: seconds[0], Event())
+
+    notices = gate()
+    answered(telling.core, *[Why.LOOKED] * 10, *[Why.BROKEN] * 4)
+    answered(telling.core, *[Why.BROKEN] * 4, drill=True)
+    notices.turn()
+    assert telling.box.kinds == []
+    telling.box.broken = True
+    answered(telling.core, Why.MISREAD)
+    notices.turn()  # no way out just now
+
+    telling.box.broken = False
+    for _ in range(2):
+        notices = gate()  # another life
+        notices.turn()
+    telling.notices.turn()  # a watch over the same ledger
+    assert telling.box.kinds == ["unreadable"]
+    assert dict(telling.box.notes[0].counts) == {"broken": 4, "misread": 1, "answers": 10}
+    answered(telling.core, *[Why.LOOKED] * 10)
+    notices.turn()
+    answered(telling.core, *[Why.BROKEN] * 5)
+    seconds[0] += QUIET
+    notices.turn()
+    assert telling.box.kinds == ["unreadable"] * 2
 
 
 def test_a_flood_is_two_notes_and_what_was_suspected_before_the_first_watch_is_none() -> None:
