@@ -46,6 +46,8 @@ def gate_json(totals: UploadTotals) -> dict[str, object]:
         "debts_broken": totals.debts_broken,
         "oldest_debt": totals.oldest_debt,
         "lapsed": totals.lapsed,
+        "debts_unopened": dict(totals.unopened),
+        "debts_enveloped": totals.enveloped,
         "last_ten_broken": totals.last_ten.broken,
         "last_ten_misread": totals.last_ten.misread,
     }
@@ -72,6 +74,12 @@ def tell_gate(totals: UploadTotals, now: datetime) -> None:
         broken = f"; {totals.debts_broken:,} of them cannot be decoded here" if totals.debts_broken else ""
         result(
             f"    {totals.debts:>9,}  debts: passed and not scanned yet, the oldest for {age(totals.oldest_debt, now)}{broken}"
+        )
+    if totals.enveloped:
+        result(f"    {totals.enveloped:>9,}  of them look like a form around the picture; `fediwarden vault envelopes`")
+    for kind, number in totals.unopened.items():
+        result(
+            f"    {number:>9,}  of them: this engine cannot open {plain(kind)}; they stay debts until one can (`gate.broken` decides)"
         )
     if totals.lapsed:
         result(f"    {totals.lapsed:>9,}  debts lapsed, ever: what was let through never turned up in pict-rs")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from fediwarden.cli.common import JSON, build
+from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, say, size
 from fediwarden.errors import Exit, Misconfigured
 from fediwarden.model import Sha256
@@ -133,3 +133,90 @@ def open_sealed(
     built.ledger.end(run, "opened", {}, built.clock())
     sys.stdout.buffer.write(data)
     return Exit.OK
+
+
+@app.command(short_help="Name forms of pict-rs 0.6 that were taken for pictures, and end their debts.")
+def envelopes(
+    lapse: bool = typer.Option(False, "--lapse", help="End their debts: nothing in pict-rs has these bytes."),
+    because: str = typer.Option("", "--because", help="Why they are ended; goes on record. Needed with --lapse."),
+    yes: bool = typer.Option(False, "--yes", "-y", help="End them without asking."),
+    json: bool = JSON,
+) -> int:
+    """Name what an earlier version of the gate took for pictures of pict-rs 0.6: whole forms, sealed or let through as debts.
+
+    The object itself lies in pict-rs under its own hash, and a complete scan since has looked at it. Only then is a debt ended.
+    """
+    built = build()
+    if lapse and not because:
+        raise Misconfigured("why are these debts ended?", hint="say it with --because; it goes on record")
+    found = built.ledger.uploads.envelopes()
+    ended = [one for one in found if one.debt is not None and not one.present] if lapse else []
+    if ended and not yes and not agreed(f"End {len(ended):,} debts that no look can pay?"):
+        raise Misconfigured("no debt was ended")
+    if ended:
+        with recorded(built, "vault envelopes", {"because": because}) as run:
+            numbers = [one.debt for one in ended if one.debt is not None]
+            built.ledger.uploads.lapse(numbers, f"a form was taken for the picture: {because}", built.clock())
+            run.counts["lapsed"] = len(ended)
+    for one in found:
+        unwrapped = built.ledger.uploads.unwrapped(one.sha256)
+        if json:
+            facts = {"sha256": one.sha256, "size": one.size, "at": one.at, "claimed": one.claimed, "sealed": one.sealed}
+            facts |= {"drill": one.drill, "unwrapped": unwrapped, "debt": one.debt, "listed": one.present}
+            emit({**facts, "lapsed": one in ended} if lapse else facts)
+            continue
+        words = [f"sealed{' as a drill' if one.drill else ''}{', unwrapped' if unwrapped else ''}"] if one.sealed else []
+        if one.debt is not None:
+            words.append("its debt is ended now" if one in ended else "a debt")
+        result(
+            f"{one.sha256}  {size(one.size):>9}  {one.at:%Y-%m-%d %H:%M}  {plain(one.claimed)}  ({'; '.join(words) or 'passed or refused'})"
+        )
+    left = [one for one in found if one.debt is not None and one not in ended]
+    if not found:
+        say("none: nothing on record looks like a form around a picture")
+    if [one for one in left if one.present]:
+        say("a debt can be ended once a complete scan of pict-rs has looked at what lies there: `fediwarden scan` first")
+    elif left:
+        say('`fediwarden vault envelopes --lapse --because "..."` ends the debts')
+    if [one for one in found if one.sealed and not built.ledger.uploads.unwrapped(one.sha256)]:
+        say("`fediwarden vault unwrap --identity FILE` takes sealed pictures out of their forms")
+    return Exit.OK
+
+
+@app.command(short_help="Take sealed pictures out of the forms that they were sealed in.")
+def unwrap(
+    sha256: list[str] = typer.Argument(
+        None, metavar="[SHA256]...", help="Envelopes; all that `vault envelopes` names unless given."
+    ),
+    identity: list[Path] = typer.Option(..., "--identity", metavar="FILE", help="One of the vault's private keys."),
+    because: str = typer.Option(..., "--because", help="Why they are opened; goes on record."),
+    drill: bool = typer.Option(False, "--drill", help="In the drill pictures' vault."),
+    json: bool = JSON,
+) -> int:
+    """Take the picture out of sealed forms, in memory, and seal it by itself under its own hash. The envelopes stay as they are."""
+    from fediwarden.gate.envelopes import manifests
+    from fediwarden.gate.envelopes import unwrap as take_out
+
+    built = build()
+    vault = built.vault(drill=drill)
+    named = [one.sha256 for one in built.ledger.uploads.envelopes() if one.sealed and one.drill == drill]
+    wanted = [Sha256(one.lower()) for one in sha256 or named]
+    failed = 0
+    with recorded(built, "vault unwrap", {"because": because, "sha256": " ".join(sha256 or ())}) as run:
+        sealed = manifests(vault)
+        for envelope in wanted:
+            one = take_out(
+                built.ledger, run.id, vault, sealed.get(envelope), envelope, identity, built.clock(), because=because, drill=drill
+            )
+            failed += bool(one.problem)
+            run.counts = {"unwrapped": run.counts.get("unwrapped", 0) + (not one.problem), "failed": failed}
+            if json:
+                facts = {"envelope": one.envelope, "sha256": one.sha256, "size": one.size, "content_type": one.claimed}
+                emit({**facts, "problem": one.problem})
+            elif one.problem:
+                result(f"{one.envelope}  NOT UNWRAPPED: {plain(one.problem)}")
+            else:
+                result(f"{one.envelope}  holds {one.sha256}, {size(one.size)}, {plain(one.claimed)}; sealed by itself")
+    if not wanted:
+        say("none: no sealed envelope is on record; `fediwarden vault envelopes`")
+    return Exit.NOT_SCANNED if failed else Exit.OK

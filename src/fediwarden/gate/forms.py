@@ -210,3 +210,26 @@ def _parameters(text: str) -> tuple[str, dict[str, str]]:
         found[one[1].lower()] = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
         at = one.end()
     return bare.strip().lower(), found
+
+
+def unwrapped(envelope: bytes, claimed: str) -> tuple[str, bytes]:
+    """The type and the bytes of the picture in a form that was kept whole, without its request. Raises: Misread."""
+    import asyncio
+
+    begins = re.match(rb"--([\x20-\x7e]{1,70})\r\n", envelope)
+    if begins is None:
+        raise Misread("it begins as no form")
+    boundary = begins[1].decode("ascii")
+    lines = [(b"content-type", f'multipart/form-data; boundary="{boundary}"'.encode())]
+    if claimed:
+        lines.append((b"content-type", claimed.encode()))
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield envelope
+
+    async def read() -> tuple[str, bytes]:
+        sent = Sent(lines, whole())
+        kind = await sent.open()
+        return kind, b"".join([chunk async for chunk in sent.data()])
+
+    return asyncio.run(read())

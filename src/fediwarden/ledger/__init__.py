@@ -3,6 +3,18 @@
 from fediwarden.ledger.ledger import Ledger
 from fediwarden.ledger.legacy import LegacyWord
 from fediwarden.ledger.rows import Decided, Entry, History, Totals
-from fediwarden.ledger.uploads import GATE, UploadTotals
+from fediwarden.ledger.uploads import GATE, UNWRAPPED, Envelope, LastTen, UploadTotals
 
-__all__ = ["GATE", "Decided", "Entry", "History", "Ledger", "LegacyWord", "Totals", "UploadTotals"]
+__all__ = [
+    "GATE",
+    "UNWRAPPED",
+    "Decided",
+    "Entry",
+    "Envelope",
+    "History",
+    "LastTen",
+    "Ledger",
+    "LegacyWord",
+    "Totals",
+    "UploadTotals",
+]

@@ -422,11 +422,33 @@ ORDER BY d.id LIMIT :limit;
 -- name: totals_answers
 -- How many answers of which kind since a moment.
 SELECT passed, why, COUNT(*) AS number, SUM(CASE WHEN sealed = 0 THEN 1 ELSE 0 END) AS unsealed FROM answers
-WHERE at >= :since AND drill = 0 GROUP BY passed, why;
+WHERE at >= :since AND drill = 0 AND face <> 'unwrapped' GROUP BY passed, why;
 
 -- name: last_ten_answers
 -- Why the gate answered its last uploads as it did.
-SELECT why FROM answers WHERE drill = 0 ORDER BY id DESC LIMIT 10;
+SELECT why FROM answers WHERE drill = 0 AND face <> 'unwrapped' ORDER BY id DESC LIMIT 10;
+
+-- name: envelopes
+-- Uploads that were said to be a picture or a video, and whose bytes begin as none.
+SELECT a.sha256, MIN(a.at) AS at, MAX(a.size) AS size, MAX(a.claimed) AS claimed, MAX(COALESCE(a.sealed, 0)) AS sealed,
+    MAX(a.drill) AS drill, MAX(l.notes) AS notes,
+    (SELECT MAX(d.id) FROM debts d WHERE d.sha256 = a.sha256 AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id)) AS debt,
+    (SELECT COUNT(*) FROM objects o WHERE o.sha256 = a.sha256 AND o.gone_at IS NULL) AS objects
+FROM answers a JOIN looks l ON l.sha256 = a.sha256
+WHERE a.face <> 'unwrapped' AND (a.claimed LIKE 'image/%' OR a.claimed LIKE 'video/%')
+    AND l.standing = 'broken' AND l.same_as IS NULL AND l.reason = 'unsupported' AND l.problem LIKE 'unknown (unknown)%'
+GROUP BY a.sha256 ORDER BY 2, 1;
+
+-- name: unwrapped
+-- Whether what lay in an envelope is on record.
+SELECT 1 FROM answers WHERE original = :sha256 AND face = 'unwrapped' LIMIT 1;
+
+-- name: unopened_debts
+-- Unpaid debts that were looked at and that this engine version cannot open, by what they are said to be and why.
+SELECT d.claimed, l.problem, COUNT(*) AS number FROM debts d JOIN looks l ON l.sha256 = d.sha256
+WHERE l.engine = :engine AND l.standing = 'broken' AND l.same_as IS NULL AND l.reason = 'unsupported'
+    AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id)
+GROUP BY d.claimed, l.problem ORDER BY 3 DESC, 1, 2;
 
 -- name: totals_debts
 -- Unpaid debts: how many, since when, and how many of them were looked at and cannot be decoded.

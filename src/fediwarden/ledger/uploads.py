@@ -1,13 +1,13 @@
 """What the gate answered and what it owes, in the ledger's tables; a debt is paid by any seen look at its bytes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fediwarden.ledger.queries import queries
-from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, moment
+from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, moment, notes_of
 from fediwarden.model import Answer, Debt, Decision, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName, Why
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 PAGE = 500
 UNREADABLE = 5  # of the last ten answers
 UNSCANNED = (Why.LATE, Why.BUSY, Why.LARGE, Why.BROKEN, Why.FAILED)  # what passed for one of these is a debt
+UNWRAPPED = "unwrapped"  # the face of what was taken out of an envelope: the gate was not asked about it
+HEAD = range(
+    150, 401
+)  # bytes that an envelope has besides the picture: 240 to 262 as pict-rs 0.6 makes it, fewer where the end is no mark
 GATE = StoreName("gate")  # the pseudo-store of uploads that were refused, or that lie in no store we know
 
 
@@ -39,6 +43,20 @@ class LastTen:
 
 
 @dataclass(frozen=True, slots=True)
+class Envelope:
+    """Bytes that look like a whole form of pict-rs 0.6, which the gate of an earlier version took for the picture."""
+
+    sha256: Sha256
+    size: int
+    at: datetime
+    claimed: str
+    sealed: bool
+    drill: bool
+    debt: int | None  # the number of the open debt
+    present: bool  # the ledger holds it for an object that is there: no complete listing came since
+
+
+@dataclass(frozen=True, slots=True)
 class UploadTotals:
     """The gate in numbers; drills are left out."""
 
@@ -50,6 +68,8 @@ class UploadTotals:
     oldest_debt: datetime | None = None
     lapsed: int = 0  # debts that ended without a look, ever
     last_ten: LastTen = LastTen()
+    unopened: Mapping[str, int] = field(default_factory=dict)  # debts that this engine version cannot open, by Content-Type
+    enveloped: int = 0  # debts that look like envelopes
 
 
 class Uploads:
@@ -75,9 +95,10 @@ class Uploads:
             if len(page) < PAGE:
                 return
 
-    def lapse(self, debts: Sequence[Debt], problem: str, at: datetime) -> None:
+    def lapse(self, debts: Sequence[Debt | int], problem: str, at: datetime) -> None:
         """End debts whose object will never be there to look at, and say why. One that was paid meanwhile stays paid."""
-        rows = [{"debt": debt.id, "at": iso(at), "look": None, "problem": clean(problem)} for debt in debts]
+        numbers = [debt if isinstance(debt, int) else debt.id for debt in debts]
+        rows = [{"debt": number, "at": iso(at), "look": None, "problem": clean(problem)} for number in numbers]
         if rows:
             with self._writing() as connection:
                 connection.execute(queries()["add_payment"], rows)
@@ -114,6 +135,7 @@ class Uploads:
             answers = connection.execute(queries()["totals_answers"], {"since": iso(since)}).all()
             debts = connection.execute(queries()["totals_debts"], {"engine": engine}).one()
             lapsed = int(connection.execute(queries()["totals_lapsed"]).scalar_one())
+            unopened = connection.execute(queries()["unopened_debts"], {"engine": engine}).all() if debts.broken else []
         return UploadTotals(
             passed={Why(row.why): int(row.number) for row in answers if row.passed},
             refused={Why(row.why): int(row.number) for row in answers if not row.passed},
@@ -123,7 +145,20 @@ class Uploads:
             oldest_debt=moment(debts.oldest) if debts.oldest else None,
             lapsed=lapsed,
             last_ten=self.last_ten(),
+            unopened=_by_type(row for row in unopened if not _unknown(row)),
+            enveloped=sum(int(row.number) for row in unopened if _unknown(row)),
         )
+
+    def envelopes(self) -> list[Envelope]:
+        """What was judged, sealed or let through with a form around it, oldest first. Nobody can be sure without a private key."""
+        with self._reading() as connection:
+            rows = connection.execute(queries()["envelopes"]).all()
+        return [_envelope(row) for row in rows if _is_envelope(row)]
+
+    def unwrapped(self, sha256: Sha256) -> bool:
+        """Whether what lies in this envelope was sealed by itself."""
+        with self._reading() as connection:
+            return connection.execute(queries()["unwrapped"], {"sha256": sha256}).first() is not None
 
     def last_ten(self) -> LastTen:
         """What the gate answered last."""
@@ -201,6 +236,30 @@ def pay(connection: "Connection", looks: Sequence[Look], rows: Sequence[Columns]
         ]
         if payments:
             connection.execute(queries()["add_payment"], payments)
+
+
+def _unknown(row: Row) -> bool:
+    """Whether it was said to be a picture or a video, and its bytes begin as none."""
+    return str(row.problem).startswith("unknown (unknown)") and str(row.claimed).startswith(("image/", "video/"))
+
+
+def _by_type(rows: Iterable[Row]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in rows:
+        kind = row.claimed.partition(";")[0] or "without a type"
+        found[kind] = found.get(kind, 0) + int(row.number)
+    return found
+
+
+def _is_envelope(row: Row) -> bool:
+    """The picture found inside ends where the form does; one that is found by no mark (a bare JPEG XL) has no such note."""
+    inside = [note.size for note in notes_of(row.notes) if note.where == "inside"]
+    return not inside or any(row.size - size in HEAD for size in inside)
+
+
+def _envelope(row: Row) -> Envelope:
+    facts = (bool(row.sealed), bool(row.drill), row.debt, bool(row.objects))
+    return Envelope(Sha256(row.sha256), int(row.size), moment(row.at), row.claimed, *facts)
 
 
 def _debt(row: Row) -> Debt:
