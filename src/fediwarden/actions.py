@@ -204,6 +204,11 @@ class Warden:
         self._limit = object_limit
         self._seal_trace = seal_trace
 
+    @property
+    def run(self) -> RunId:
+        """The run that everything done here is recorded under."""
+        return self._run
+
     # -- hiding -------------------------------------------------------------------------------------------------------
 
     def apply(self, plan: Plan) -> Iterator[Result]:

@@ -579,13 +579,18 @@ class App:
             problem = str(error)
         try:
             private = self.profile.scan_private_messages
-            yield Radii(self.ledger, server, tracer, private_messages=private, problem=problem)
+            yield Radii(self.ledger, server, tracer, private_messages=private, problem=problem, platform=self._platform_store)
         finally:
             for opened in servers.values():
                 if opened is not None:
                     opened.close()
             if tracer is not None:
                 tracer.close()
+
+    def _platform_store(self, name: StoreName) -> StoreName:
+        """The pict-rs store behind a store: itself, where it is one. Raises: Misconfigured."""
+        settings = self.store(name)
+        return self._beside(settings).name if settings.pictrs else settings.name
 
     # -- the gate -----------------------------------------------------------------------------------------------------
 

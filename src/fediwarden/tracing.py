@@ -6,7 +6,7 @@ anybody sees it.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256 as digest
 from typing import Protocol
@@ -18,6 +18,10 @@ from fediwarden.platforms.lemmy.model import Trace, Tracer
 from fediwarden.platforms.lemmy.wanted import read_address
 from fediwarden.vault import Vault
 
+CACHED_FROM = (
+    "whether this is a cached copy of a remote picture, and of which: pict-rs tells that by its database alone, and Lemmy has no upload of "
+    "it on record; trace the remote address, if you know it"
+)
 TRACES = StoreName("trace")  # stands for a store in the manifests of sealed traces
 REFUSALS = (Why.LOOKED, Why.KNOWN, Why.PERSON)  # the answers of the gate that say something about the bytes
 
@@ -42,6 +46,10 @@ class Names(Protocol):
 
     def find(self, sha256: Sha256, size: int, content_type: str = "") -> Item | None:
         """The item that holds these bytes. Raises: Unreached."""
+
+    @property
+    def repository(self) -> object | None:
+        """pict-rs' database, which alone tells what is a cached copy of which remote picture; None with its API key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +279,11 @@ class Tracing:
     # -- the record ---------------------------------------------------------------------------------------------------
 
     def _trace(self, aliases: tuple[str, ...], urls: tuple[str, ...]) -> Trace:
-        return self._tracer.trace(aliases, urls, private_messages=self._private_messages)
+        trace = self._tracer.trace(aliases, urls, private_messages=self._private_messages)
+        by_key = any(server.repository is None for server in self._servers.values())
+        if by_key and aliases and not urls and not trace.uploads:
+            return replace(trace, limits=(*trace.limits, CACHED_FROM), complete=False)
+        return trace
 
     def _record(
         self,

@@ -11,10 +11,11 @@ import structlog
 
 from fediwarden.actions import Plan, Result, Warden, left_by_restore, planned
 from fediwarden.backoff import Backoff
+from fediwarden.copies import POLICY, Copied, tie
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
-from fediwarden.model import Owed, Sha256, StoreName
-from fediwarden.radius import Radii
+from fediwarden.model import Owed, RunId, Sha256, Step, StoreName
+from fediwarden.radius import Radii, Radius
 
 log = structlog.get_logger("fediwarden")
 
@@ -36,8 +37,9 @@ class Choice:
 
     objects: frozenset[Known]
     owed: bool  # whether anything is owed at all
-    shared: int  # left, because several people share it
+    shared: int  # left, because several people share it, or may: not everybody could be asked
     over: int  # left, because it is over the allowance
+    copies: tuple[tuple[Owed, Copied], ...] = ()  # what shows the same as one of these, with which
 
 
 class Unasked:
@@ -84,25 +86,41 @@ class Unasked:
         if not plan.todo:
             return Choice(frozenset(), bool(plan.owed), len(held), plan.over)
         alone: set[Known] = set()
+        copies: list[tuple[Owed, Copied]] = []
         with self._radii() as radii:
             while new := [one for one in plan.todo if _known(one) not in alone]:
                 for one in new:
                     if self._stop.is_set():  # who is asked may take long to answer
                         return Choice(frozenset(), True, len(held), plan.over)
-                    if self._is_shared(one, radii):
+                    unasked = one.decision.drill or left_by_restore(self._ledger, one)
+                    radius = Radius() if unasked else radii.of(one)
+                    if self._is_shared(one, radius):
                         held.add(_known(one))
                         self._shared[_known(one)] = now + max(AGAIN, len(held) * EACH)
                     else:
                         self._shared.pop(_known(one), None)
                         alone.add(_known(one))
+                        copies += [(one, copy) for copy in radius.copies]
                 plan = self._plan(left)  # what is shared takes none of the allowance: others may move up
-        return Choice(frozenset(alone), True, len(held), plan.over)
+        return Choice(frozenset(alone), True, len(held), plan.over, tuple(copies))
 
     def hide(self, warden: Warden, choice: Choice) -> Iterator[Result]:
-        """Hide what was chosen, as far as it is still owed and allowed. Raises: as `Warden.apply`."""
+        """Hide what was chosen, as far as it is still owed and allowed, and with it the previews that Lemmy made of it.
+
+        A preview that others show as well, and the picture that something is a preview of, are for a person to decide: they are put
+        on record for review. Raises: as `Warden.apply`.
+        """
         plan = self._plan(lambda one: _known(one) not in choice.objects)
         if self._stop.is_set():
             return
+        still = {_known(one) for one in plan.todo}
+        with_copies = choice.objects | {
+            (copy.ref.store, copy.ref.key, copy.sha256)
+            for one, copy in choice.copies
+            if _known(one) in still and self._is_tied(warden.run, one, copy)
+        }
+        if with_copies != choice.objects:
+            plan = self._plan(lambda one: _known(one) not in with_copies)
         for result in warden.apply(plan):
             yield result
             if self._stop.is_set():
@@ -111,20 +129,34 @@ class Unasked:
     def _plan(self, leave: Callable[[Owed], bool]) -> Plan:
         return planned(self._ledger, self._clock(), allowance=self._allowance, drill_allowance=self._drill_allowance, leave=leave)
 
-    def _is_shared(self, owed: Owed, radii: Radii) -> bool:
-        if owed.decision.drill or left_by_restore(self._ledger, owed):
-            return False
-        radius = radii.of(owed)
-        if radius.shared and _known(owed) not in self._shared:
+    def _is_tied(self, run: RunId, original: Owed, copy: Copied) -> bool:
+        """Decide about a copy with its original; whether it is to be hidden."""
+        step = Step.QUARANTINE if copy.preview and not copy.shared else Step.REVIEW
+        so = tie(self._ledger, run, original, copy, step=step, by=POLICY)
+        if step is Step.REVIEW and so:
             log.warning(
-                "left owed: several people share it, and apply asks",
+                "a copy is left in reach, for a person to decide",
+                store=copy.ref.store,
+                key=copy.ref.key,
+                sha256=copy.sha256,
+                shows_the_same_as=original.ref.key,
+            )
+        return so and step is Step.QUARANTINE
+
+    def _is_shared(self, owed: Owed, radius: Radius) -> bool:
+        if radius.perhaps_shared and _known(owed) not in self._shared:
+            log.warning(
+                "left owed: several people share it, and apply asks"
+                if radius.shared
+                else "left owed: who else uses it is not known for certain, and apply asks",
                 store=owed.ref.store,
                 key=owed.ref.key,
                 sha256=owed.sha256,
                 aliases=len(radius.aliases),
                 owners=radius.owners,
+                problem=radius.problem,
             )
-        return radius.shared
+        return radius.perhaps_shared
 
 
 class Suspected:

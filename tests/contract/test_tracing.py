@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.support.postgres import Postgres
 
@@ -46,6 +47,7 @@ class Pictrs:
     names: tuple[str, ...] = ()
     down: bool = False
     asked: list[str] = field(default_factory=list)
+    repository: object | None = "its database"
 
     def aliases(self, alias: str) -> tuple[str, ...]:
         self.asked.append(alias)
@@ -106,6 +108,37 @@ def test_key_alias_hash_and_address_mean_the_same_object(desk: Desk, text: str) 
 
     assert (subject.sha256, subject.aliases, subject.suspected) == (BAD, (ALIAS,), "suspected: a rule")
     assert [entry.ref.key for entry in subject.objects] == ["bad"]
+
+
+def test_what_pict_rs_cannot_tell_by_its_key_about_a_picture_that_nobody_uploaded_is_a_limit(desk: Desk) -> None:
+    by_key, by_database = Pictrs(("cached.png",), repository=None), Pictrs(("cached.png",))
+
+    limits = [
+        tracing.ask(tracing.subject(name), "a report").limits
+        for tracing, name in (
+            (desk.tracing(by_key), "cached.png"),
+            (desk.tracing(by_database), "cached.png"),
+            (desk.tracing(Pictrs((ALIAS,), repository=None)), ALIAS),
+        )
+    ]
+
+    assert [any("cached copy of a remote picture" in limit for limit in each) for each in limits] == [True, False, False]
+
+
+def test_a_trace_that_could_be_asked_in_part_is_sealed_with_what_answered(desk: Desk) -> None:
+    (owed,) = desk.ledger.owed()
+    tracing = desk.tracing()
+    tracing._tracer = Database(desk.url, 0.06)
+    with psycopg.connect(desk.url) as busy:
+        busy.execute("LOCK TABLE community IN ACCESS EXCLUSIVE MODE")
+        problem = tracing.seal_for(owed)
+
+    assert problem == ""
+    (record,) = desk.ledger.platforms.traces(BAD)
+    assert record.sealed is not None
+    sealed = json.loads(desk.vault.open(record.sealed, desk.identities))
+    assert any("community.icon" in limit for limit in sealed["limits"])
+    assert {use["id"] for use in sealed["uses"] if use["kind"] == "post"} == {401, 403}
 
 
 def test_a_suspected_object_may_be_traced_and_who_asked_is_on_record(desk: Desk) -> None:

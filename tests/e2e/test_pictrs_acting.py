@@ -1,7 +1,9 @@
 """Hidden and restored through pict-rs by the commands an administrator gives, with who else is met shown first."""
 
+import json
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -9,11 +11,13 @@ from tests.support.command import Home
 from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
 from tests.support.gate_process import running_gate
 from tests.support.media_makers import animation, still
+from tests.support.postgres import Postgres, run_sql
 
 from fediwarden.app import App
 
 BAD = animation("gif", 3)
 GOOD = still("png", 64, 48)
+POSTED = "aaaaaaaa-0000-4000-8000-000000000001.jpeg"  # of post 401 in the stand-in for Lemmy's database
 
 
 @pytest.fixture
@@ -110,6 +114,41 @@ def test_what_pict_rs_writes_anew_passes_the_gate_once_and_is_said_to_differ_and
     assert [(answer["passed"], answer["why"]) for answer in gate_said["answers"]] == [(True, "restoring")]
     assert {word["step"] for word in gate_said["words"]} == {"pass"}
     assert guarded.run("status", "--json").last["gate"]["refused_today"] == {"known": 1, "looked": 2}  # drills apart
+
+
+def test_the_preview_that_lemmy_made_of_a_picture_is_sealed_hidden_and_restored_with_it(
+    guarded: Home, pictrs: FakePictrs, postgres: Postgres
+) -> None:
+    bad, small = pictrs.put(BAD, "image/gif", alias=POSTED, animated=True), pictrs.put(GOOD, "image/png", alias="small.webp")
+    url = postgres.database(Path("lemmy_019.sql"), Path("lemmy_019_data.sql"))
+    run_sql(
+        url,
+        "DELETE FROM post WHERE id <> 401; UPDATE post SET thumbnail_url = 'https://lemmy.example/pictrs/image/small.webp';"
+        "UPDATE person SET bio = NULL; DELETE FROM private_message",
+    )
+    file = guarded.folder / "lemmy.toml"
+    file.write_text(f"database = {json.dumps(url)}\n")
+    file.chmod(0o600)
+    guarded.settings["FEDIWARDEN_LEMMY__URL"] = "https://lemmy.example"
+    guarded.settings["FEDIWARDEN_LEMMY__CREDENTIALS"] = str(file)
+    guarded.run("scan", expect=1)
+    (owed,) = guarded.run("list", "--step", "quarantine", "--json").lines
+
+    original, preview, _ = guarded.run("apply", "--yes", "--json").lines
+
+    assert (original["outcome"], original["copy_of"], preview["outcome"], preview["copy_of"]) == (
+        "done",
+        None,
+        "done",
+        owed["key"],
+    )
+    assert [copy["key"] for copy in original["radius"]["copies"]] == [preview["key"]]
+    assert (pictrs.row(bad), pictrs.row(small)) == (None, None)
+    assert guarded.unsealed(BAD)
+    assert guarded.unsealed(GOOD)
+    assert f"a copy that Lemmy made of media: {owed['key']}" in guarded.run("explain", "small.webp").out
+    assert "copies" in guarded.run("restore", owed["key"], "--identity", guarded.identities[0]).err
+    assert (pictrs.data(bad), pictrs.data(small)) == (BAD, GOOD)
 
 
 def _drill(home: Home, *, expect: int = 0) -> dict[str, str]:

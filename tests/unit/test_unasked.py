@@ -14,9 +14,10 @@ from tests.support.yard import Yard
 
 from fediwarden import unasked
 from fediwarden.actions import Outcome
+from fediwarden.copies import Copied
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
-from fediwarden.model import Answer, ObjectRef, Owed, StoreName, Why
+from fediwarden.model import Answer, ObjectRef, Owed, Step, StoreName, Why
 from fediwarden.radius import Radii, Radius
 from fediwarden.stores.memory import MemoryStore
 from fediwarden.unasked import ACT_SECONDS, AGAIN, Acting, Choice, Suspected, Unasked
@@ -31,10 +32,13 @@ class People:
 
     owners: dict[str, int] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    problem: str = ""
+    copies: dict[str, Copied] = field(default_factory=dict)
 
     def of(self, owed: Owed) -> Radius:
         self.asked.append(owed.ref.key)
-        return Radius(aliases=("one.png",), owners=self.owners.get(owed.ref.key, 1))
+        copies = tuple(copy for key, copy in self.copies.items() if key == owed.ref.key)
+        return Radius(("one.png",), owners=self.owners.get(owed.ref.key, 1), problem=self.problem, copies=copies)
 
 
 @dataclass
@@ -90,6 +94,60 @@ def test_what_several_people_share_stays_owed_and_uses_up_no_allowance(desk: Des
     assert sorted(desk.yard.owed) == ["0", "3"]  # 3 was never let through by the gate: that is `apply`'s
     assert set(desk.yard.store.objects) >= {"0", "3"}
     assert [line["key"] for line in logs if "share" in line["event"]] == ["0"]  # said once
+
+
+def test_what_may_be_shared_stays_owed_while_not_everybody_could_be_asked(desk: Desk) -> None:
+    desk.people.problem = "Lemmy gave no answer"
+    with capture_logs() as logs:
+        assert desk.act() == []
+        desk.now[0] += AGAIN
+        desk.people.problem = ""
+        assert len(desk.act()) == 2
+
+    assert {line["problem"] for line in logs if "not known for certain" in line["event"]} == {"Lemmy gave no answer"}
+
+
+def a_copy_of(desk: Desk, key: str, **facts: bool) -> Copied:
+    """A small picture beside it, which passes a scan."""
+    desk.yard.store.put(f"small {key}", b"fine, and small: " + key.encode())
+    desk.yard.scan()
+    ref = desk.yard.store.stat(f"small {key}")
+    sha256 = named(desk.yard.store.objects[ref.key])
+    preview = facts.get("preview", True)
+    return Copied(ref, sha256, "the preview of post 1 that Lemmy made", preview, facts.get("shared", False))
+
+
+def test_the_preview_of_what_is_hidden_is_hidden_with_it_and_counts_for_the_allowance(desk: Desk) -> None:
+    desk.people.owners = {"2": 2}
+    desk.people.copies = {"0": a_copy_of(desk, "0")}
+
+    assert sorted(desk.act()) == ["0", "1"]  # an allowance of two: the preview waits for its turn, and is owed
+
+    assert "small 0" in desk.yard.owed
+    desk.yard.clock.turn(days=1)
+    assert [result.key for result in desk.yard.apply(allowance=9) if result.key.startswith("small")] == ["small 0"]
+    assert "small 0" not in desk.yard.store.objects
+    assert desk.yard.sealed(b"fine, and small: 0")
+
+
+def test_a_preview_is_hidden_at_once_where_the_allowance_has_room(desk: Desk) -> None:
+    desk.people.owners = {"1": 2, "2": 2}
+    desk.people.copies = {"0": a_copy_of(desk, "0")}
+
+    assert desk.act() == ["0", "small 0"]
+
+
+@pytest.mark.parametrize("facts", [{"shared": True}, {"preview": False}])
+def test_a_copy_that_others_show_or_that_somebody_uploaded_is_left_for_a_person(desk: Desk, facts: dict[str, bool]) -> None:
+    desk.people.owners = {"1": 2, "2": 2}
+    desk.people.copies = {"0": a_copy_of(desk, "0", **facts)}
+    with capture_logs() as logs:
+        hidden = desk.act()
+
+    assert "small 0" not in hidden
+    (review,) = desk.yard.ledger.entries(step=Step.REVIEW)
+    assert review.ref.key == "small 0"
+    assert [line["shows_the_same_as"] for line in logs if "left in reach" in line["event"]] == ["0"]
 
 
 def test_who_shares_it_is_asked_again_after_a_while_and_not_before(desk: Desk) -> None:

@@ -1,6 +1,6 @@
 """`apply` and `restore`: the only commands that change a store, and only as the ledger says; decides nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from fediwarden.actions import Outcome, Plan, Result, left_by_restore, planned
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
+from fediwarden.copies import POLICY, Copied, tie, tied
 from fediwarden.errors import Exit, Misconfigured
-from fediwarden.model import Act, DeedEvent, DeedState, Owed, StoreName
+from fediwarden.model import Act, DeedEvent, DeedState, NameKind, Owed, RunId, Sha256, Step, StoreName
 from fediwarden.radius import Radius
 from fediwarden.stores.pictrs import changed_by_import
 from fediwarden.stores.url import TargetKind, parse_target
@@ -24,6 +25,7 @@ ALTERED = (
 )
 
 Around = Mapping[tuple[StoreName, str], Radius]  # by store and key
+Known = tuple[StoreName, str, Sha256]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +44,9 @@ def apply(
     shared: bool = typer.Option(
         False, "--shared", help="Also what several people share (the same bytes, uploaded or used by more than one)."
     ),
+    copies: bool = typer.Option(
+        True, "--copies/--no-copies", help="With each object, the copies that Lemmy made of it or it of them; or leave those."
+    ),
     json: bool = JSON,
 ) -> int:
     """Take suspected objects out of public reach: sealed in the vault first, then hidden, then read back. Reversible.
@@ -50,6 +55,8 @@ def apply(
     stays owed. What failed stays owed too and is tried by the next apply. `fediwarden restore KEY` puts one back.
     Where pict-rs or Lemmy is configured, it is shown first who else is met: aliases, posts and accounts that share the
     bytes. What several people share is asked about apart; with --yes it stays owed, unless --shared is given.
+    Lemmy keeps a smaller copy of a picture that was posted, with other bytes: it is named, sealed and hidden with the object,
+    by a deed of its own, and restored with it. What is left of such copies is put on record for review.
     Exit code 5 if a store could not be reached, 3 if some deed failed or an object changed meanwhile, 6 if the
     allowance is used up with work owed, or something shared was left.
     """
@@ -72,31 +79,44 @@ def apply(
             return _nothing(plan, json=json)
         with app.radii() as radii:
             around = {(owed.ref.store, owed.ref.key): radii.of(owed) for owed in plan.todo if not owed.decision.drill}
-        if not yes and not _agreed(plan, around, app, profile.keep == "preserve", budget):
+        if not yes and not _agreed(plan, around, app, profile.keep == "preserve", budget, copies=copies):
             say("nothing was done")
             return Exit.USAGE
         together = [owed for owed in plan.todo if _around(around, owed).shared and not left_by_restore(app.ledger, owed)]
-        left_out = [] if shared or not together or (not yes and _agreed_shared(len(together))) else together
+        further = [(owed, copy) for owed in plan.todo for copy in _around(around, owed).copies if copies and copy.shared]
+        asked = len(together) + len(further)
+        left_out: list[Owed] = []
+        left_copies: list[tuple[Owed, Copied]] = []
+        if asked and not shared and (yes or not _agreed_shared(asked)):
+            left_out, left_copies = together, further
         plan = replace(plan, todo=tuple(owed for owed in plan.todo if owed not in left_out))
         for owed in left_out:
             _tell_left(owed, _around(around, owed), json=json)
+        along = _tie(app, run.id, plan.todo, around, leave=None if not copies else {copy.ref.key for _, copy in left_copies})
+        for original, copy in left_copies:
+            if original not in left_out:
+                _tell_left_copy(original, copy, json=json)
+        plan = _with_copies(app, plan, along, acting.allowance if budget is None else budget, acting.drill_allowance)
         results: list[Result] = []
         for done in warden.apply(plan):
             results.append(done)
-            _tell(done, around.get((done.store, done.key), Radius()), json=json)
+            tied_to = along.get((done.store, done.key, done.sha256))
+            _tell(done, around.get((done.store, done.key), Radius()), tied_to, json=json)
         outcomes = [done.outcome for done in results]
         run.counts.update({outcome.value: outcomes.count(outcome) for outcome in Outcome})
         left = sum(1 for _ in app.ledger.owed())
     counts = {outcome.value: outcomes.count(outcome) for outcome in Outcome}
     if json:
-        emit({**counts, "owed": left, "over_allowance": plan.over, "shared": len(left_out)})
+        emit({**counts, "owed": left, "over_allowance": plan.over, "shared": len(left_out) + len(left_copies)})
     else:
         result(
             f"{counts['done']:,} hidden, {counts['failed']:,} failed and still owed, {counts['changed']:,} changed meanwhile, "
             f"{counts['gone']:,} were gone; {left:,} still owed"
         )
-        if left_out:
-            result(f"{len(left_out):,} are shared by several people: they stay owed. --shared hides them too")
+        if left_out or left_copies:
+            result(
+                f"{len(left_out) + len(left_copies):,} are shared by several people: they stay in reach. --shared hides them too"
+            )
         if plan.over:
             result(
                 f"{plan.over:,} are over today's allowance of {acting.allowance:,}: they stay owed. --budget N allows more for a first pass"
@@ -105,7 +125,40 @@ def apply(
         return Exit.UNREACHED
     if counts["failed"] or counts["changed"]:
         return Exit.NOT_SCANNED
-    return Exit.ALLOWANCE if plan.over or left_out else Exit.OK
+    return Exit.ALLOWANCE if plan.over or left_out or left_copies else Exit.OK
+
+
+def _tie(app: App, run: RunId, todo: Sequence[Owed], around: Around, *, leave: set[str] | None) -> dict[Known, Owed]:
+    """Put on record what becomes of the copies: hidden with their original, by the word of who runs this, or left for review.
+
+    `leave`: keys of those that are left; None for all of them. Returns which are to be hidden, with their originals.
+    """
+    along: dict[Known, Owed] = {}
+    for owed in todo:
+        for copy in _around(around, owed).copies:
+            hides = leave is not None and copy.ref.key not in leave
+            step, by = (Step.QUARANTINE, app.actor) if hides else (Step.REVIEW, POLICY)
+            so = tie(app.ledger, run, owed, copy, step=step, by=by)
+            if so and hides:
+                along[copy.ref.store, copy.ref.key, copy.sha256] = owed
+            else:
+                why = "left for review" if so else "a person said that these bytes pass"
+                say(f"still in reach: {plain(copy.ref.store)}: {plain(copy.ref.key)}, {plain(copy.words)}: {why}")
+    return along
+
+
+def _with_copies(app: App, plan: Plan, along: Mapping[Known, Owed], allowance: int, drill_allowance: int) -> Plan:
+    """The plan with what was tied to it, each counted from the allowance; what is over that stays owed."""
+    chosen = {(owed.ref.store, owed.ref.key, owed.sha256) for owed in plan.todo}
+    if not along.keys() - chosen:
+        return plan
+
+    def leave(owed: Owed) -> bool:
+        known = (owed.ref.store, owed.ref.key, owed.sha256)
+        return known not in chosen and known not in along
+
+    again = planned(app.ledger, app.clock(), allowance=allowance, drill_allowance=drill_allowance, leave=leave)
+    return replace(again, over=plan.over + again.over)
 
 
 def _around(around: Around, owed: Owed) -> Radius:
@@ -120,6 +173,10 @@ def _radius_json(radius: Radius) -> dict[str, object]:
         "owners": radius.owners,
         "shared": radius.shared,
         "problem": radius.problem,
+        "copies": [
+            {"store": copy.ref.store, "key": copy.ref.key, "sha256": copy.sha256, "words": copy.words, "shared": copy.shared}
+            for copy in radius.copies
+        ],
     }
 
 
@@ -139,11 +196,34 @@ def _tell_left(owed: Owed, radius: Radius, *, json: bool) -> None:
                 "outcome": "shared",
                 "problem": "several people share it; --shared hides it too",
                 "drill": owed.decision.drill,
+                "copy_of": None,
                 "radius": _radius_json(radius),
             }
         )
     else:
         result(f"shared, left as it is: {plain(owed.ref.store)}: {plain(owed.ref.key)}: {plain(radius.words)}")
+
+
+def _tell_left_copy(original: Owed, copy: Copied, *, json: bool) -> None:
+    if json:
+        emit(
+            {
+                "store": copy.ref.store,
+                "key": copy.ref.key,
+                "sha256": copy.sha256,
+                "outcome": "shared",
+                "problem": "others show this copy as well; --shared hides it too",
+                "drill": False,
+                "copy_of": original.ref.key,
+                "radius": _radius_json(_radius_of(copy)),
+            }
+        )
+    else:
+        result(f"shared, left as it is: {plain(copy.ref.store)}: {plain(copy.ref.key)}: {plain(copy.words)}")
+
+
+def _radius_of(copy: Copied) -> Radius:
+    return Radius(tuple(name.text for name in copy.ref.names if name.kind is NameKind.ALIAS))
 
 
 def _nothing(plan: Plan, *, json: bool) -> int:
@@ -156,7 +236,7 @@ def _nothing(plan: Plan, *, json: bool) -> int:
     return Exit.ALLOWANCE if plan.over else Exit.OK
 
 
-def _agreed(plan: Plan, around: Around, app: App, sealed: bool, budget: int | None) -> bool:
+def _agreed(plan: Plan, around: Around, app: App, sealed: bool, budget: int | None, *, copies: bool) -> bool:
     known = any(radius.words for radius in around.values())
     shown = table("store", "key", "rule", "because", *(["who else is met"] if known else []))
     for owed in plan.todo[:SHOWN]:
@@ -165,6 +245,10 @@ def _agreed(plan: Plan, around: Around, app: App, sealed: bool, budget: int | No
     show(shown)
     if len(plan.todo) > SHOWN:
         result(f"... and {len(plan.todo) - SHOWN:,} more")
+    along = [(owed, copy) for owed in plan.todo for copy in _around(around, owed).copies]
+    for owed, copy in along[:SHOWN]:
+        what = "with it" if copies else "left in reach"
+        result(f"{plain(owed.ref.key, 60)}: {what}: {plain(copy.ref.key, 60)}, {plain(copy.words)}")
     where = (
         f"sealed in {app.configuration.path(app.settings.vault.folder)}, then hidden"
         if sealed
@@ -176,10 +260,12 @@ def _agreed(plan: Plan, around: Around, app: App, sealed: bool, budget: int | No
         else f"{plan.left_today:,} left of today's allowance"
     )
     objects = "1 object" if len(plan.todo) == 1 else f"{len(plan.todo):,} objects"
+    if along and copies:
+        objects += f" and {'1 copy' if len(along) == 1 else f'{len(along):,} copies'} that shows the same"
     return agreed(f"{objects} will be {where} ({allowed}). Go on?")
 
 
-def _tell(done: Result, radius: Radius, *, json: bool) -> None:
+def _tell(done: Result, radius: Radius, original: Owed | None, *, json: bool) -> None:
     if json:
         emit(
             {
@@ -190,6 +276,7 @@ def _tell(done: Result, radius: Radius, *, json: bool) -> None:
                 "problem": done.problem,
                 "drill": done.drill,
                 "trace_problem": done.trace,
+                "copy_of": original.ref.key if original else None,
                 "radius": _radius_json(radius),
             }
         )
@@ -201,6 +288,8 @@ def _tell(done: Result, radius: Radius, *, json: bool) -> None:
         Outcome.FAILED: "FAILED, still owed",
     }
     result(f"{words[done.outcome]}: {plain(done.store)}: {plain(done.key)}{f': {plain(done.problem)}' if done.problem else ''}")
+    if original is not None:
+        result(f"  a copy of {plain(original.ref.key)}")
     if radius.words:
         result(f"  with {plain(radius.words)}")
     if done.trace:
@@ -221,6 +310,9 @@ def restore(
         [], "--identity", metavar="FILE", help="A private key of the vault, where only the vault holds the bytes."
     ),
     because: str = typer.Option("not what it was taken for", "--because", help="Why, for the record."),
+    copies: bool = typer.Option(
+        True, "--copies/--no-copies", help="With each object, the copies that were hidden because of it; or leave those hidden."
+    ),
     json: bool = JSON,
 ) -> int:
     """Put hidden objects back, byte for byte, with their metadata.
@@ -234,6 +326,10 @@ def restore(
     """
     app = build()
     hidden = [event for key in keys if (event := _find(app, key, store, sha256, json=json)) is not None]
+    along = [event for event in _copies_of(app, keys, hidden) if event not in hidden]
+    if along:
+        say(f"{'with' if copies else 'left hidden'}: {', '.join(plain(event.key, 60) for event in along)}, copies of it")
+        hidden += along if copies else []
     if not hidden:
         return Exit.OK
     imported = [event for event in hidden if _through_pictrs(app, event)]
@@ -267,6 +363,14 @@ def restore(
     if unreached:
         return Exit.UNREACHED
     return Exit.NOT_SCANNED if failed else Exit.OK
+
+
+def _copies_of(app: App, keys: Sequence[str], hidden: Sequence[DeedEvent]) -> list[DeedEvent]:
+    """What was hidden because of these, also of those that an earlier call put back."""
+    back = (Act.RESTORE, DeedState.DONE)
+    originals = {(event.store, event.key) for event in hidden}
+    originals |= {(entry.ref.store, key) for key in keys for entry in app.ledger.entries(key=key) if entry.deed == back}
+    return [event for original in sorted(originals) for event in tied(app.ledger, *original)]
 
 
 def _through_pictrs(app: App, event: DeedEvent) -> bool:

@@ -1,7 +1,7 @@
 """What was seen, decided and done: facts that are only added, and an index of what each store holds; judges nothing itself."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -356,6 +356,44 @@ class Ledger:
         with self._writing() as connection:
             return _clear(connection, run, sha256, decision, iso(at) if at else _run_at(connection, run))
 
+    def tie(self, run: RunId, ref: ObjectRef, sha256: Sha256, decision: Decision, at: datetime | None = None) -> bool:
+        """A decision about an object that hangs on another one: nobody need have looked at it, and it still lacks that look.
+
+        `sha256` is what its platform says of its bytes; whoever acts holds them to it. Returns False, and records nothing, where other
+        bytes were looked at under this key, or where policy decides against a person's word.
+        """
+        with self._writing() as connection:
+            number, held = self._objects(connection, run, [ref])[ref.store, encoded(ref.key)]
+            if held not in (None, sha256):
+                return False
+            names = [
+                {
+                    "store": clean(ref.store),
+                    "key": encoded(ref.key),
+                    "kind": name.kind.value,
+                    "name": clean(name.text),
+                    "run": run,
+                }
+                for name in ref.names
+            ]
+            if names:
+                connection.execute(queries()["add_name"], names)
+            row: Columns = {
+                "id": (next_id := connection.execute(queries()["last_ids"]).one().decisions + 1),
+                "decision": next_id,
+                "run": run,
+                "object": number,
+                "sha256": sha256,
+                "look": connection.execute(queries()["look_of_objects"], {"objects": [number]}).one().look,
+                "at": iso(at) if at else _run_at(connection, run),
+                **decision_columns(decision),
+            }
+            connection.execute(queries()["met_object"], row)
+            if not connection.execute(queries()["point_decision"], row).rowcount:
+                return False
+            connection.execute(queries()["add_decision"], row)
+            return True
+
     # --- deeds ----------------------------------------------------------------------------------------------------
 
     def owed(self, *, only: Sequence[str] = (), drill: bool | None = None) -> Iterator[Owed]:
@@ -439,6 +477,14 @@ class Ledger:
                 yield deed_of(row)
             if len(page) < PAGE:
                 return
+
+    def hidden_because(self, rule: str, reasons: Collection[str]) -> Iterator[DeedEvent]:
+        """Of what could be restored: what was hidden by this rule for one of these reasons."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                queries()["hidden_because"], {"rule": rule, "keys": [clean(each) for each in reasons]}
+            ).all()
+        yield from map(deed_of, rows)
 
     # --- seeing ---------------------------------------------------------------------------------------------------
 

@@ -142,6 +142,10 @@ WHERE id = :object AND (sha256 = :sha256 OR (sha256 IS NULL AND :sha256 IS NULL)
     AND (:decided_by <> 'policy' OR decision IS NULL
         OR EXISTS (SELECT 1 FROM decisions d WHERE d.id = objects.decision AND d.decided_by = 'policy'));
 
+-- name: met_object
+-- Met now with these bytes, as its platform says; nobody looked.
+UPDATE objects SET sha256 = :sha256, gone_at = NULL, replaced = 0 WHERE id = :object;
+
 -- name: look_of_objects
 -- The evidence that some objects point at.
 SELECT id, look FROM objects WHERE id IN :objects;
@@ -246,6 +250,17 @@ WHERE d.seq < :before AND d.act = 'hide' AND d.state IN ('done', 'moved')
             AND ((n.act = 'restore' AND n.state = 'done') OR (n.act = 'hide' AND n.state IN ('done', 'moved')))
     )
 ORDER BY d.seq DESC LIMIT :limit;
+
+-- name: hidden_because
+-- The same of what was decided by a rule for certain reasons.
+SELECT d.* FROM deeds d JOIN decisions c ON c.id = d.decision
+WHERE c.rule = :rule AND c.because IN :keys AND d.act = 'hide' AND d.state IN ('done', 'moved')
+    AND NOT EXISTS (
+        SELECT 1 FROM deeds n
+        WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq
+            AND ((n.act = 'restore' AND n.state = 'done') OR (n.act = 'hide' AND n.state IN ('done', 'moved')))
+    )
+ORDER BY d.seq DESC;
 
 -- name: entries
 -- Objects with what is known of them, in the order of store and key.
