@@ -684,7 +684,7 @@ def test_a_purge_of_such_an_animation_is_not_done_while_it_is_served(world: Worl
     guessed = key_of(NOISE, 8)
     world.names.told[guessed] = [Name(NameKind.ALIAS, alias)]
 
-    assert world.keeper._left(guessed, [alias], []) is not None
+    assert world.keeper._left(guessed, [alias]) is not None
 
 
 # -- 0.4 ------------------------------------------------------------------------------------------------------------------

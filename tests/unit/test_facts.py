@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.ledgers import ENGINE, NOW, a_decision, a_hash, a_look, a_ref
+from tests.support.ledgers import ENGINE, NOW, a_decision, a_hash, a_look, a_ref, do, flagged
 
 from fediwarden.app import App
 from fediwarden.cli.main import code_of
 from fediwarden.ledger import GATE, Ledger, LegacyWord
 from fediwarden.model import (
+    Act,
     Answer,
+    Decision,
     DeedState,
     Name,
     NameKind,
@@ -129,6 +131,26 @@ def test_clearing_by_key_ends_what_is_owed_and_stands_over_later_looks(
 
     assert (told["sha256"], told["objects"], told["hidden"]) == (a_hash("a.jpg"), 1, [])
     assert list(ledger.owed()) == []
+
+
+def test_a_word_that_a_failed_restore_left_is_taken_back_and_other_words_are_not(
+    ledger: Ledger, run: RunId, shown: Callable[..., str]
+) -> None:
+    shown("clear", REFUSED, "--because", "a statue")
+    shown("clear", REFUSED, "--take-back", "--because", "no", expect=4)  # nothing with these bytes is hidden
+    flagged(ledger, a_ref())
+    do(ledger, a_ref(), DeedState.BEGUN, DeedState.SEALED, DeedState.MOVED, DeedState.DONE)
+    shown("clear", "a.jpg", "--take-back", "--because", "no", expect=4)  # nobody said that they pass
+    ledger.clear(run, a_hash("a.jpg"), Decision(Step.PASS, "restored by a person", "a cat", by="ada"))
+    do(ledger, a_ref(), DeedState.BEGUN, DeedState.FAILED, act=Act.RESTORE)
+    assert [event.key for event in ledger.keeping.words_left()] == ["a.jpg"]
+
+    shown("clear", "a.jpg", "--take-back", "--because", "it never came back")
+
+    verdict = ledger.verdict(a_hash("a.jpg"))
+    assert verdict is not None
+    assert verdict.step is Step.QUARANTINE
+    assert list(ledger.keeping.words_left()) == []
 
 
 def test_a_word_about_bytes_never_met_waits_for_them_and_nonsense_is_refused(ledger: Ledger, shown: Callable[..., str]) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256 as digest
 from typing import TypeVar
 
-from fediwarden.errors import Changed, Gone, Lost, Misconfigured, Occupied, Refused, TooLarge, Unreached
+from fediwarden.errors import Changed, Gone, Lost, Misconfigured, NotHidden, Occupied, Refused, TooLarge, Unreached
 from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, StoreName
 from fediwarden.platforms.pictrs.hashes import Hash, namesakes
 from fediwarden.platforms.pictrs.server import Server, content_of
@@ -368,12 +368,18 @@ class PictrsKeeper(PictrsReader):
 
         def gone() -> bool:
             nonlocal left
-            left = self._left(key, aliases, addresses)
-            return left is None and self._is_unlisted(key)
+            left = self._left(key, aliases)
+            return left is None and not self._served(addresses) and self._is_unlisted(key)
 
         self._wait(gone)
         if left is not None:
             raise Unreached(f"pict-rs took the purge of {shown(key)} and has not done it yet: {left[0]}", hint=left[1])
+        if served := self._served(addresses):
+            raise NotHidden(f"pict-rs has deleted {shown(key)}, and its file is still served from {shown(served)}", hint=CACHED)
+
+    def _served(self, addresses: Sequence[str]) -> str:
+        """The first of these addresses from which anybody can still fetch the file; "" where there is none."""
+        return next((address for address in addresses if self._ask(lambda address=address: self.server.is_served(address))), "")  # type: ignore[misc]
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Until it is done, or the time of a purge is over."""
@@ -385,8 +391,8 @@ class PictrsKeeper(PictrsReader):
             self._patience.stop.wait(pause)
             pause = min(SELDOM, pause * 2)
 
-    def _left(self, key: str, aliases: Sequence[str], addresses: Sequence[str]) -> tuple[str, str] | None:
-        """What can still be had of it, and what to do about it. Whatever the listing says, aliases and files are asked for one by one."""
+    def _left(self, key: str, aliases: Sequence[str]) -> tuple[str, str] | None:
+        """What pict-rs can still be asked for, and what to do about it. Whatever the listing says, each alias is asked for."""
         hashed = content_of(key) is not None and self._ask(lambda: self.server.version) != "0.4"
         for alias in aliases:
             if self._is_alive(alias) and not (hashed and self._names_another(alias, key)):
@@ -400,9 +406,6 @@ class PictrsKeeper(PictrsReader):
                 item = None
             if item is not None and item.aliases:
                 return f"it is there under {shown(item.aliases[0])}", TOKENLESS
-        for address in addresses:
-            if self._ask(lambda address=address: self.server.is_served(address)):  # type: ignore[misc]
-                return f"its file is still served from {shown(address)}", CACHED
         return None
 
     def _is_alive(self, alias: str) -> bool:
