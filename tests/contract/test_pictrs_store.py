@@ -564,7 +564,7 @@ def test_a_purge_that_a_crash_cut_off_between_its_jobs_is_completed(http: World)
     http.keeper.server.purge(aliases[0])
     with http.fake.lock:
         for _ in range(2):  # the purge itself, and one alias
-            http.fake.jobs.popleft()()
+            http.fake.step()
     http.fake.job_delay = 0.02
 
     place = http.keeper.remove(ref, sha(NOISE))

@@ -8,7 +8,7 @@ import pytest
 from tests.support.fake_pictrs import FakePictrs, FilesBelow, running_pictrs
 from tests.support.pictrs_stores import keeper_of, settings_of
 
-from fediwarden.errors import Gone
+from fediwarden.errors import Lost
 from fediwarden.model import Sha256, StoreName
 from fediwarden.stores.files import FolderKeeper
 from fediwarden.stores.remainder import PlatformFirst
@@ -60,5 +60,5 @@ def test_f14_what_the_earlier_tool_did_breaks_pictrs(tmp_path: Path) -> None:
         fake.tick()
 
         assert fake.data("again.jpeg") is None
-        with closing(keeper_of(settings_of(fake, tmp_path))) as keeper, pytest.raises(Gone):
+        with closing(keeper_of(settings_of(fake, tmp_path))) as keeper, pytest.raises(Lost):
             keeper.fetch(keeper.stat(row.hash.hex()), 1 << 20)
