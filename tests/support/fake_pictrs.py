@@ -213,6 +213,7 @@ class FakePictrs:
         self.not_found: str | None = None  # alias of the picture that stands for missing ones
         self.poison: dict[bytes, tuple[int, str, str]] = {}  # hashes of which no blurhash can be made: status, code, message
         self.hides_prev = False  # as a pict-rs of which we know nothing yet may do
+        self.moving: set[bytes] = set()  # stored bytes that are an animation, where the type alone does not tell
         self.broken: dict[bytes, str] = {}  # bytes that a tool does not take: its name in BROKEN
         self.left_behind: tuple[dict[bytes, Row], dict[str, str]] | None = None  # the repository that an upgrade did not open
         self.jobs: deque[tuple[str, Callable[[], None]]] = deque()
@@ -508,6 +509,7 @@ class FakePictrs:
         at: datetime | None,
     ) -> str:
         """The rows of one upload. Bytes that are known already keep their object, and this one is dropped."""
+        animated = animated or data in self.moving or content_type in ("image/gif", "image/apng")
         name = hash_of(data, content_type, animated=animated)
         name = name[:32] if self.old else name
         alias = alias or f"{uuid4()}.{content_type.partition('/')[2]}"
