@@ -296,12 +296,12 @@ def test_thirty_pictures_are_traced_to_the_end_within_the_limits_that_lemmy_has_
     told: list[float] = []
     api = Api(lemmy.url, Token(ADMIN_JWT), 5, wait=time.wait, clock=time, tell=told.append)
     with closing(Asking(api)) as asking:
-        traces = [asking.trace([ALIAS, f"{number:08}-0.png"], [], private_messages=False) for number in range(30)]
+        traces = [asking.trace([ALIAS], [], private_messages=False) for _ in range(30)]
 
     assert [limit for trace in traces for limit in trace.limits if NOT_TO_THE_END in limit] == []
     assert all(shown(trace) == shown(traces[0]) for trace in traces)
     assert told == time.waits
-    assert 0 < sum(time.waits) <= 2400
+    assert 240 <= sum(time.waits) <= 660  # ninety searches, sixty of which may be made at once
     assert max(time.waits) <= 601
 
 

@@ -155,7 +155,7 @@ def replayed(version: str) -> list[Met]:
     uploads = [ALIAS.search(json.dumps(call["answer"])) for call in calls if isinstance(call["body"], str)]
     world = recorded_world(version)
     world.names = iter([found[0] for found in uploads if found])  # 1.0 tells them in an order that their names decide
-    with serving(world) as lemmy, httpx2.Client(base_url=lemmy.url) as client:
+    with serving(world) as lemmy, httpx2.Client(base_url=lemmy.url, verify=False, trust_env=False) as client:
         for number, call in enumerate(calls):
             headers = {"Authorization": f"Bearer {call['token']}"} if call["token"] else {}
             back = {name: alias for alias, name in ours.known.items()}
@@ -236,6 +236,7 @@ class Server:
     base: str
     tokens: dict[str, str]
     new: bool
+    client: httpx2.Client
     community: int = 0
 
     def call(self, method: str, path: str, who: str = "admin", /, **values: object) -> tuple[int, Json]:
@@ -243,9 +244,9 @@ class Server:
         headers = {"Authorization": f"Bearer {self.tokens[who]}"}
         whole = f"{self.url}/api/{'v4' if self.new else 'v3'}{path}"
         if method == "GET":
-            answer = httpx2.get(whole, headers=headers, params={name: _text(value) for name, value in values.items()})
+            answer = self.client.get(whole, headers=headers, params={name: _text(value) for name, value in values.items()})
         else:
-            answer = httpx2.request(method, whole, headers=headers, json=values)
+            answer = self.client.request(method, whole, headers=headers, json=values)
         return answer.status_code, answer.json() if answer.content else {}
 
     def upload(self, suffix: str, seed: int, who: str) -> str:
@@ -253,7 +254,7 @@ class Server:
         path = "/api/v4/image" if self.new else "/pictrs/image"
         headers = {"Authorization": f"Bearer {self.tokens[who]}"}
         file = {"images[]": (f"a.{suffix}", picture(suffix, seed), f"image/{suffix}")}
-        answer = httpx2.post(self.url + path, headers=headers, files=file).json()
+        answer = self.client.post(self.url + path, headers=headers, files=file).json()
         return str(answer["filename"] if self.new else answer["files"][0]["file"])
 
     def address(self, alias: str) -> str:
@@ -291,20 +292,20 @@ class Server:
 @pytest.fixture(params=[OLD, NEW, *([REAL] if REAL else [])])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Each fake one in turn, and yours."""
-    if request.param == REAL:
-        facts = json.loads(Path(REAL).read_text("utf-8"))
-        new = httpx2.get(f"{facts['url']}/api/v4/site").status_code == 200
-        yield _with_community(
-            Server(facts["url"], facts["base"], {name: facts[name] for name in ("admin", "alice", "bobby")}, new)
-        )
-        return
-    lemmy = FakeLemmy(request.param)
-    for number, name in ((31, "admin"), (7, "bobby"), (52, "alice")):
-        lemmy.add_person(number, name, admin=name == "admin")
-        lemmy.tokens[f"SECRET-{name}"] = number
-    with serving(lemmy):
-        tokens = {name: f"SECRET-{name}" for name in ("admin", "alice", "bobby")}
-        yield _with_community(Server(lemmy.url, lemmy.base, tokens, lemmy.new))
+    with httpx2.Client(verify=False, trust_env=False) as client:
+        if request.param == REAL:
+            facts = json.loads(Path(REAL).read_text("utf-8"))
+            new = client.get(f"{facts['url']}/api/v4/site").status_code == 200
+            tokens = {name: str(facts[name]) for name in ("admin", "alice", "bobby")}
+            yield _with_community(Server(facts["url"], facts["base"], tokens, new, client))
+            return
+        lemmy = FakeLemmy(request.param)
+        for number, name in ((31, "admin"), (7, "bobby"), (52, "alice")):
+            lemmy.add_person(number, name, admin=name == "admin")
+            lemmy.tokens[f"SECRET-{name}"] = number
+        with serving(lemmy):
+            tokens = {name: f"SECRET-{name}" for name in ("admin", "alice", "bobby")}
+            yield _with_community(Server(lemmy.url, lemmy.base, tokens, lemmy.new, client))
 
 
 def _with_community(server: Server) -> Server:

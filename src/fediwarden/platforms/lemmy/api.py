@@ -153,7 +153,14 @@ class Api:
         headers = {"User-Agent": "fediwarden", "Accept": "application/json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token.jwt}"
-        return httpx2.Client(base_url=self._url, headers=headers, timeout=self._timeout, follow_redirects=False, trust_env=False)
+        return httpx2.Client(
+            base_url=self._url,
+            headers=headers,
+            timeout=self._timeout,
+            follow_redirects=False,
+            trust_env=False,
+            verify=urlsplit(self._url).scheme != "http",  # reading the authorities takes longer than an answer from this machine
+        )
 
     def close(self) -> None:
         """Give back connections; may be called twice."""
