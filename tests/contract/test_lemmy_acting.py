@@ -19,7 +19,7 @@ from fediwarden.model import DeedState, PlatformDeed, Sha256, StoreName
 from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Done, Plan, Step, accuses, plan
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.evidence import Evidence, Looked, Shelf
-from fediwarden.platforms.lemmy.model import Person, Trace, Upload, Use, UseKind
+from fediwarden.platforms.lemmy.model import Copy, Person, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.places import Place, survey, without
 from fediwarden.platforms.lemmy.wanted import matcher
 from fediwarden.platforms.pictrs.server import Server
@@ -206,6 +206,17 @@ def test_what_cannot_be_sealed_stops_the_purge_by_name_unless_a_person_gives_it_
     sealed, done = yard.act(Choice("purge"), give_up=("large.jpeg",))
     assert [(each.problem, "given up" in each.note) for each in sealed] == [("", False), ("", True)]
     assert {each.problem for each in done} == {""}
+
+
+def test_a_picture_that_pict_rs_has_lost_stops_the_purge_by_name(yard: Yard) -> None:
+    row = yard.pictrs.row(ALIAS)
+    assert row is not None
+    del yard.pictrs.objects[row.identifier]
+
+    with pytest.raises(Misconfigured, match=f"nobody has sealed: {ALIAS}"):
+        yard.act(Choice("purge"))
+
+    assert yard.changed() == []
 
 
 def test_without_a_pict_rs_to_fetch_from_nothing_is_purged_that_is_not_sealed_already(yard: Yard) -> None:
@@ -419,6 +430,14 @@ def test_the_plan_says_what_others_get_to_see(yard: Yard) -> None:
     assert ("notification and mail" in notes) is yard.lemmy.new
     assert "innocent" not in notes
     assert "innocent" in " ".join(yard.plan(Choice("remove", reason="CSAM")).notes)
+
+
+def test_a_copy_that_shows_the_same_is_named_in_the_plan(yard: Yard) -> None:
+    copy_of = Copy(yard.lemmy.address("preview.jpeg"), "preview.jpeg", 401, preview=True)
+
+    notes = yard.plan(Choice("remove"), replace(yard.trace(), copies=(copy_of,))).notes
+
+    assert any("preview.jpeg, the preview of post 401" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_what_lemmy_deletes_is_in_the_vault_before_it_is_asked_to(home: Home) ->
     with running_pictrs() as pictrs, acting_lemmy("1.0", pictrs) as lemmy:
         pictrs.put(b"a picture", alias=ALIAS)
         pictrs.put(b"a picture", alias="icon.jpeg")
+        pictrs.put(b"somebody else's", alias="other.jpeg")
+        lemmy.posts[403]["url"] = lemmy.address("other.jpeg")
         lemmy.site = {"icon": lemmy.address("icon.jpeg"), "sidebar": f"see ![]({lemmy.address(ALIAS)})"}
         home.settings["FEDIWARDEN_LEMMY__URL"] = lemmy.url
         token = secret_file(home, "lemmy.toml", f'jwt = "{ADMIN_JWT}"')
@@ -92,12 +94,22 @@ def test_what_lemmy_deletes_is_in_the_vault_before_it_is_asked_to(home: Home) ->
         assert "it may accuse somebody who is innocent" in plan.err
         done = home.run(*asked, "--apply", "--yes", "--json")
 
-        steps = ["seal picture", "take away site icon", "cut out of site sidebar", "delete picture", "purge post", "purge post"]
+        steps = [
+            "seal picture",
+            "seal picture",
+            "take away site icon",
+            "cut out of site sidebar",
+            "delete picture",
+            "purge post",
+            "purge post",
+        ]
         assert [(line["act"], line["outcome"]) for line in done.lines[1:]] == [(step, "done") for step in steps]
         assert home.unsealed(b"a picture")
         assert pictrs.purged()
         assert lemmy.posts == {}
         texts = [home.vault().open(sealed.sha256, home.identities[:1]) for sealed in home.vault().sealed()]
+        assert home.unsealed(b"somebody else's")
+        assert {sealed.key for sealed in home.vault().sealed() if sealed.store == "trace"} == {ALIAS, "other.jpeg"}
         assert any(b"hi ![](" in text and b'"uploads"' in text for text in texts)
         verified = home.run("verify", "--json")
         assert verified.last["disagree"] == 0

@@ -11,7 +11,7 @@ from fediwarden.cli.trace import BECAUSE, STORE, SUBJECT
 from fediwarden.errors import Exit
 from fediwarden.ledger import GATE
 from fediwarden.model import StoreName
-from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Done, Plan, Step, plan, sent_before
+from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Deed, Done, Plan, Step, plan, sent_before
 from fediwarden.platforms.lemmy.api import Api
 from fediwarden.platforms.lemmy.evidence import Looked, Take
 from fediwarden.platforms.lemmy.model import Trace, UseKind
@@ -146,6 +146,10 @@ def act(
                 if made.forgets:
                     more = {"lemmy": looked.rows, "pictures": [_take_json(take) for take in looked.takes]}
                     words = "before Lemmy deletes or forgets"
+                    for alias in _others(looked, meant):
+                        other = tracing.subject(alias)
+                        whose = tracing.ask(other, f"Lemmy deletes it together with {meant.text}")
+                        tracing.seal(whose, other.sha256, words, other.text, drill=meant.drill)
                     tracing.seal(trace, meant.sha256, words, meant.text, drill=meant.drill, more=more)
                 acting = Acting(
                     api,
@@ -170,6 +174,15 @@ def _places(api: Api, trace: Trace) -> tuple[Place, ...]:
     communities |= {community.id for community in trace.communities}
     asked = matcher(trace.aliases, trace.urls, cut_at_ampersand=trace.version == "0.19")
     return tuple(survey(api, asked, communities))
+
+
+def _others(looked: Looked, meant: Subject) -> list[str]:
+    """One alias of every other picture that goes as a whole: 1.0 then forgets who uploaded it."""
+    found: dict[frozenset[str], str] = {}
+    for take in looked.takes:
+        if take.whole and not take.problem and set(meant.aliases).isdisjoint(take.aliases):
+            found.setdefault(frozenset(take.aliases), take.alias)
+    return list(found.values())
 
 
 def _lose(looked: Looked) -> dict[Step, list[str]]:
@@ -228,7 +241,7 @@ def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], *, json: bool) -
         result(f"left: {plain(line)}")
     for line in notes:
         say(plain(line))
-    for line in in_reach:
+    for line in in_reach if not any(step.deed is Deed.IMAGE for step in made.steps) else ():
         say(f"STILL IN REACH: {plain(line)}; `fediwarden apply` hides it, and acting in Lemmy alone does not")
 
 

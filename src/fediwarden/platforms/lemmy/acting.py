@@ -23,8 +23,14 @@ from fediwarden.platforms.lemmy.wanted import Matcher, matcher
 
 PLATFORM = "lemmy"
 REASON = "against the rules of this server"  # stands in the public moderation log and travels: it accuses nobody
-BY_HAND = "Lemmy has no call for it: by hand"
+BY_HAND = "by hand"
 OWNER_ONLY = "Lemmy lets only its owner change it: by hand, or --ban --remove-data"
+LEFT = {  # why what is neither a post nor a comment, an icon nor a text of the site or a community is left
+    UseKind.PROFILE: OWNER_ONLY,
+    UseKind.PRIVATE_MESSAGE: "only --ban --remove-data removes it",
+    UseKind.MODLOG: "a moderator's reason in the public log: it stays",
+    UseKind.RECORD: "Lemmy's own record: only in its database",
+}
 BETA_BANNER = "this Lemmy takes away the icon when asked for the banner: by hand"
 ELSEWHERE = "of another server, from which it would come back: a running gate keeps the copy out"
 PICTRS_LOST_IT = "pict-rs has it no more, and this Lemmy then refuses: by hand"
@@ -51,6 +57,16 @@ class Deed(StrEnum):
 
 
 DESTROYS = (Deed.TAKE, Deed.CUT, Deed.PURGE, Deed.IMAGE, Deed.BAN, Deed.BAN_DATA)  # a ban ends sessions, which a trace names
+
+
+DONE = {  # what was read back
+    Deed.REMOVE: "out of sight; the public moderation log keeps it",
+    Deed.PURGE: "gone from Lemmy",
+    Deed.BAN: "banned",
+    Deed.BAN_DATA: "banned, and the profile is empty",
+    Deed.TAKE: "away",
+    Deed.CUT: "changed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +309,7 @@ def _notes(trace: Trace, reason: str, steps: Sequence[Step]) -> Iterator[str]:
     if Deed.IMAGE in deeds:
         yield "`fediwarden restore` does not know what Lemmy deleted: it lies in the vault (`fediwarden vault open`)"
     for copy in trace.copies:
-        yield f"post {copy.post} also has {copy.alias or copy.address}, which shows the same: act on that as well"
+        yield f"there is also {copy.alias or copy.address}, {copy.words}: act on that as well"
     if trace.urls:
         yield (
             "where Lemmy proxies pictures (1.0 does unless told otherwise), a cached copy is fetched again at the next view:"
@@ -348,7 +364,7 @@ def _left(trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Pla
         if use.kind in (UseKind.POST, UseKind.COMMENT, UseKind.REPORT) or where in handled:
             continue
         handled.add(where)
-        why = OWNER_ONLY if use.kind is UseKind.PROFILE else BY_HAND
+        why = LEFT.get(use.kind, BY_HAND)
         if (use.kind, use.field) in _OFFERED:
             why = _offer(use.kind.value, use.field)
         yield f"{use.kind.value} {use.address or use.id}: {use.field} ({why})"
@@ -431,6 +447,7 @@ class Acting:
             told = f"it was so already: {told}"
         if so is False:
             return f"{told or 'Lemmy said yes'}, and it is not so", ""
+        told = told or (DONE.get(step.deed, "") if so else "")
         left = self._still(lose) if lose and self._still else []
         if left:
             some = f"{', '.join(left[:5])}{' ...' if len(left) > 5 else ''}"
