@@ -368,7 +368,7 @@ KEPT_APART = {  # columns of text that a trace leaves alone, and why
     " shared_inbox_url followers_url moderators_url featured_url following_url actor_apub_id domain software version"
     " matrix_user_id email community.name person.name multi_community.name community_tag.name language.name code"
     " pictrs_alias content_type url_content_type keyword issuer authorization_endpoint token_endpoint userinfo_endpoint id_claim"
-    " scopes oauth_provider.display_name path",
+    " scopes oauth_provider.display_name path follow_activity_id previously_run_sql.content",
     "choices": "theme default_theme default_sort_type default_post_sort_type default_comment_sort_type default_listing_type"
     " default_post_listing_type post_listing_mode default_post_listing_mode interface_language captcha_difficulty"
     " registration_mode slur_filter_regex post_upvotes post_downvotes comment_upvotes comment_downvotes image_mode"
