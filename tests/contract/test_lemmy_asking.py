@@ -24,7 +24,7 @@ from fediwarden.errors import Unreached
 from fediwarden.platforms.lemmy import asking as asking_module
 from fediwarden.platforms.lemmy.api import PATIENCE, Api, Token
 from fediwarden.platforms.lemmy.asking import AT_ITS_ORIGIN, NOT_TO_THE_END, Asking
-from fediwarden.platforms.lemmy.model import CACHED, Trace, UseKind
+from fediwarden.platforms.lemmy.model import Trace, UseKind
 
 ORIGIN = "https://img.example/x y.png?a=1&b=2"
 
@@ -246,12 +246,6 @@ def test_where_no_road_answers_there_is_no_trace(lemmy: FakeLemmy) -> None:
 
     with pytest.raises(Unreached):
         traced(lemmy, ALIAS)
-
-
-def test_a_cached_picture_that_is_known_by_its_alias_only_is_said_to_be_beyond_a_trace(lemmy: FakeLemmy) -> None:
-    assert CACHED in traced(lemmy, "cccccccc-9.png").limits
-    assert CACHED not in traced(lemmy, ALIAS).limits
-    assert CACHED not in traced(lemmy, "cccccccc-9.png", urls=(ORIGIN,)).limits
 
 
 def test_what_somebody_wrote_and_what_was_uploaded_is_gone_through_as_far_as_it_says(

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from fediwarden.errors import Unreached
 from fediwarden.platforms.lemmy.api import Api, Cut, Json, NotThere
-from fediwarden.platforms.lemmy.model import CACHED, Community, Copy, Person, Trace, Upload, Use, UseKind
+from fediwarden.platforms.lemmy.model import Community, Copy, Person, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.wanted import Matcher, matcher, own_alias
 
 MOST_IMAGES = 20_000  # pictures of Lemmy's list that are gone through, newest first
@@ -157,8 +157,6 @@ class Asking:
             roads = 1 + bool(aliases)
             if found.failures and len(found.failures) > roads and not found.uses and not found.uploads:
                 raise found.failures[0]
-        if not urls and not found.uploads and not found.uses:
-            found.limits.append(CACHED)
         return Trace(
             version=api.version,
             source="API",

@@ -6,10 +6,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-CACHED = (
-    "if it is the cached copy of another server's picture, Lemmy knows it by that server's address only, which pict-rs tells to "
-    "whoever reads its database and not by its API key: name the address"
-)
 REDACTED = "redacted"  # stands for an address, a mail address or a user agent in a trace that is not shown in full
 
 
