@@ -158,8 +158,9 @@ def envelopes(
             numbers = [one.debt for one in ended if one.debt is not None]
             built.ledger.uploads.lapse(numbers, f"a form was taken for the picture: {because}", built.clock())
             run.counts["lapsed"] = len(ended)
+    opened = built.ledger.uploads.unwrapped()
     for one in found:
-        unwrapped = built.ledger.uploads.unwrapped(one.sha256)
+        unwrapped = one.sha256 in opened
         if json:
             facts = {"sha256": one.sha256, "size": one.size, "at": one.at, "claimed": one.claimed, "sealed": one.sealed}
             facts |= {"drill": one.drill, "unwrapped": unwrapped, "debt": one.debt, "listed": one.present}
@@ -178,7 +179,7 @@ def envelopes(
         say("a debt can be ended once a complete scan of pict-rs has looked at what lies there: `fediwarden scan` first")
     elif left:
         say('`fediwarden vault envelopes --lapse --because "..."` ends the debts')
-    if [one for one in found if one.sealed and not built.ledger.uploads.unwrapped(one.sha256)]:
+    if [one for one in found if one.sealed and one.sha256 not in opened]:
         say("`fediwarden vault unwrap --identity FILE` takes sealed pictures out of their forms")
     return Exit.OK
 

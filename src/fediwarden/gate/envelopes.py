@@ -54,7 +54,7 @@ def unwrap(
     name = Hash.of(data, formats_of(kind)[0])
     why = {**manifest.because, "content-type": kind, "unwrapped from": envelope, "unwrapped because": because}
     vault.seal(data, name.sha256, store=GATE, key=name.hex, at=manifest.at, because=why)
-    if not ledger.uploads.unwrapped(envelope):
+    if envelope not in ledger.uploads.unwrapped():
         ref = ObjectRef(GATE, name.hex, len(data), "")
         answer = Answer(ref, at, UNWRAPPED, False, Why.LOOKED, name.sha256, kind, original=envelope, sealed=True, drill=drill)
         ledger.record(run, (), (answer,))

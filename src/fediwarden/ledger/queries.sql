@@ -441,7 +441,8 @@ WHERE at >= :since AND drill = 0 AND face <> 'unwrapped' GROUP BY passed, why;
 
 -- name: last_ten_answers
 -- Why the gate answered its last uploads as it did.
-SELECT why FROM answers WHERE drill = 0 AND face <> 'unwrapped' ORDER BY id DESC LIMIT 10;
+SELECT why FROM answers
+WHERE id > (SELECT COALESCE(MAX(id), 0) FROM answers) - 500 AND drill = 0 AND face <> 'unwrapped' ORDER BY id DESC LIMIT 10;
 
 -- name: envelopes
 -- Uploads that were said to be a picture or a video, and whose bytes begin as none.
@@ -455,8 +456,8 @@ WHERE a.face <> 'unwrapped' AND (a.claimed LIKE 'image/%' OR a.claimed LIKE 'vid
 GROUP BY a.sha256 ORDER BY 2, 1;
 
 -- name: unwrapped
--- Whether what lay in an envelope is on record.
-SELECT 1 FROM answers WHERE original = :sha256 AND face = 'unwrapped' LIMIT 1;
+-- The envelopes whose picture was taken out of them.
+SELECT DISTINCT original FROM answers WHERE face = 'unwrapped';
 
 -- name: unopened_debts
 -- Unpaid debts that were looked at and that this engine version cannot open, by what they are said to be and why.

@@ -155,10 +155,10 @@ class Uploads:
             rows = connection.execute(queries()["envelopes"]).all()
         return [_envelope(row) for row in rows if _is_envelope(row)]
 
-    def unwrapped(self, sha256: Sha256) -> bool:
-        """Whether what lies in this envelope was sealed by itself."""
+    def unwrapped(self) -> set[Sha256]:
+        """The envelopes whose picture was sealed by itself."""
         with self._reading() as connection:
-            return connection.execute(queries()["unwrapped"], {"sha256": sha256}).first() is not None
+            return {Sha256(row.original) for row in connection.execute(queries()["unwrapped"])}
 
     def last_ten(self) -> LastTen:
         """What the gate answered last."""

@@ -17,6 +17,9 @@ COUNTED = {  # once for a command, or a minute, or one object that a person asks
     "oldest_lacking",
     "dangling",
     "answers_about",
+    "envelopes",
+    "unopened_debts",
+    "unwrapped",
 }
 
 
