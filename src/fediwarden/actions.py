@@ -280,6 +280,10 @@ class Warden:
                 )
                 self._did(event, DeedState.FAILED, problem=str(lost))
                 return _result(event, Outcome.FAILED, lost)
+            if (doubt := self._ledger.watching.doubt(ref.store)) is not None:
+                missing = Unreached(f"{error}; but {doubt.words}", hint="it stays owed until the store can be believed")
+                self._did(event, DeedState.FAILED, problem=str(missing))
+                return _result(event, Outcome.FAILED, missing)
             self._did(event, DeedState.CHANGED, problem=f"gone before it was sealed: {error}")
             self._ledger.record(self._run, [(Look(ref, Standing.GONE, self._clock(), problem=str(error)), None)])
             return _result(event, Outcome.GONE, error)

@@ -347,9 +347,11 @@ class App:
             in_flight=scan.in_flight_mb << 20,
         )
 
-    def scan(self, looker: Looker, *, again: bool = False, partial: bool = False) -> Scan:
+    def scan(self, looker: Looker, *, again: bool = False, partial: bool = False, accept_gone: bool = False) -> Scan:
         """One scan, ready to run."""
-        return Scan(self.ledger, looker, self.policy, self.pace, self.clock, again=again, partial=partial)
+        return Scan(
+            self.ledger, looker, self.policy, self.pace, self.clock, again=again, partial=partial, accept_gone=accept_gone
+        )
 
     # -- stores -------------------------------------------------------------------------------------------------------
 
@@ -529,6 +531,7 @@ class App:
             known=partial(self.ledger.platforms.names_of, settings.name),
             remember=self._rememberer(run),
             holding=partial(self._holding, pictrs.name),
+            doubt=partial(self._disbelieved, pictrs.name),
         )
         return Hold(first, removes, platform=True)
 
@@ -545,6 +548,16 @@ class App:
     def _holding(self, name: StoreName, sha256: Sha256) -> list[str]:
         """Keys of this store under which these bytes were met."""
         return [key for store, key in self.ledger.platforms.holding(sha256) if store == name]
+
+    def _disbelieved(self, name: StoreName, sha256: Sha256) -> str:
+        """Why a pict-rs is not to be believed when it says that it does not know these bytes; "" where it is."""
+        doubt = self.ledger.watching.doubt(name)
+        if doubt is not None:
+            return doubt.words
+        entries = (self.ledger.entry(name, key) for key in self._holding(name, sha256))
+        if any(entry is not None and entry.sha256 == sha256 and not (entry.gone or entry.hidden) for entry in entries):
+            return f"{name} had these bytes when it was last listed"
+        return ""
 
     def _rememberer(self, run: RunId | None) -> Callable[[ObjectRef], None]:
         return lambda ref: None if run is None else self.ledger.platforms.add_names(run, [ref])

@@ -279,7 +279,12 @@ class Look:
     @property
     def not_scanned(self) -> bool:
         """The headline number of every surface counts these (a gone object has nothing left to scan)."""
-        return self.standing in (Standing.BROKEN, Standing.UNREACHED) or self.partly
+        return (self.standing in (Standing.BROKEN, Standing.UNREACHED) and not self.empty) or self.partly
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is not one byte to look at: broken, and nothing that could be scanned."""
+        return self.reason is Reason.EMPTY
 
     def about(self, ref: ObjectRef, at: datetime) -> "Look":
         """The same look, for another object that holds the same bytes."""

@@ -140,8 +140,10 @@ class Core:
     def begun(self, command: str = "scan") -> RunId:
         return self.ledger.begin(command, {}, self.clock())
 
-    def prepared(self, *, pace: Pace = PACE, again: bool = False, partial: bool = False) -> Scan:
-        return Scan(self.ledger, self.looker, self.policy, pace, self.clock, again=again, partial=partial)
+    def prepared(self, *, pace: Pace = PACE, again: bool = False, partial: bool = False, accept_gone: bool = False) -> Scan:
+        return Scan(
+            self.ledger, self.looker, self.policy, pace, self.clock, again=again, partial=partial, accept_gone=accept_gone
+        )
 
     def scan(
         self,
@@ -149,10 +151,13 @@ class Core:
         pace: Pace = PACE,
         again: bool = False,
         partial: bool = False,
+        accept_gone: bool = False,
         progress: Callable[[Tally], None] = nothing,
     ) -> Tally:
         """One whole run, whose numbers add up."""
-        tally = self.prepared(pace=pace, again=again, partial=partial).run(self.begun(), readers or (self.store,), progress)
+        tally = self.prepared(pace=pace, again=again, partial=partial, accept_gone=accept_gone).run(
+            self.begun(), readers or (self.store,), progress
+        )
         adds_up(tally)
         return tally
 

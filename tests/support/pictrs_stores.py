@@ -32,6 +32,7 @@ class Names:
     """What is on record of names, in place of the ledger."""
 
     told: dict[str, list[Name]] = field(default_factory=dict)
+    doubt: str = ""  # why pict-rs is not believed
 
     def known(self, key: str) -> list[Name]:
         return self.told.get(key, [])

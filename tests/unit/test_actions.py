@@ -17,6 +17,7 @@ from tests.support.yard import METADATA, Crash, Mortal, Yard
 from fediwarden.actions import Outcome, midnight, spot_of
 from fediwarden.app import acting_alone
 from fediwarden.errors import BadEvidence, Busy, CannotWrite, Misconfigured, Refused, Unreached
+from fediwarden.ledger import Doubt, Listed
 from fediwarden.model import Act, Decision, DeedState, Finding, Frame, Sha256, Step, StoreName
 from fediwarden.pipeline import rejudge
 from fediwarden.policy import parse
@@ -226,6 +227,20 @@ def test_an_object_somebody_else_took_away_is_gone_and_owed_no_more(new_yard: Ca
     assert result.outcome is Outcome.GONE
     assert yard.owed == []
     assert yard.entry("a").gone
+
+
+def test_what_a_store_that_is_not_believed_does_not_have_stays_owed(new_yard: Callable[..., Yard]) -> None:
+    yard = new_yard({"a": b"bad"})
+    yard.store.delete("a")
+    doubt = Doubt(yard.store.name, 0, 41, 41, yard.clock())
+    yard.ledger.watching.remember_listed(yard.store.name, Listed(41, yard.begun(), doubt), yard.clock())
+
+    (result,) = yard.apply()
+
+    assert (result.outcome, result.unreached) == (Outcome.FAILED, True)
+    assert "listed 41 when that was last believed" in result.problem
+    assert yard.owed == ["a"]
+    assert not yard.entry("a").gone
 
 
 def test_an_object_larger_than_may_be_held_is_a_failure_that_shows_and_stays(new_yard: Callable[..., Yard]) -> None:

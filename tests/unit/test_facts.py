@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tests.support.ledgers import ENGINE, NOW, a_decision, a_hash, a_look, a_ref
 
 from fediwarden.app import App
 from fediwarden.cli.main import code_of
-from fediwarden.ledger import GATE, Ledger, LegacyWord
+from fediwarden.ledger import GATE, Doubt, Ledger, LegacyWord, Listed
 from fediwarden.model import (
     Act,
     Answer,
@@ -21,8 +22,11 @@ from fediwarden.model import (
     NameKind,
     ObjectRef,
     PlatformDeed,
+    Reason,
     RunId,
+    Standing,
     Step,
+    StoreName,
     TraceRecord,
     Why,
 )
@@ -102,6 +106,45 @@ def test_debts_are_listed_until_they_are_paid(ledger: Ledger, run: RunId, shown:
 
     ledger.record(run, [(a_look(a_ref("late")), None)])
     assert shown("list", "--debts") == ""
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_person_ends_a_debt_over_a_file_that_is_lost_for_good(ledger: Ledger, shown: Callable[..., str]) -> None:
+    shown("lapse", a_hash("nobody knows"), "--because", "x", expect=4)
+    shown("lapse", a_hash("late"), expect=2)
+
+    (told,) = lines(shown("lapse", a_hash("late").upper(), "--because", "the disk died", "--json"))
+
+    assert (told["sha256"], told["debts"], told["because"]) == (a_hash("late"), 1, "the disk died")
+    assert shown("list", "--debts") == ""
+    (told,) = lines(shown("status", "--json"))
+    assert (told["gate"]["debts"], told["gate"]["lapsed"]) == (0, 1)
+
+
+def test_status_tells_which_listing_is_not_believed(ledger: Ledger, run: RunId, shown: Callable[..., str]) -> None:
+    now = datetime.now(UTC)
+    doubt = Doubt(StoreName("pictures"), 2, 41, 39, now - timedelta(hours=3))
+    ledger.watching.remember_listed(doubt.store, Listed(41, run, doubt), now)
+
+    assert "NOT BELIEVED for 3 h: pictures lists 2 objects, and listed 41" in shown("status")
+    (told,) = lines(shown("status", "--json"))
+    assert [(one["store"], one["listed"], one["accepted"], one["missing"]) for one in told["doubted"]] == [
+        ("pictures", 2, 41, 39)
+    ]
+
+
+def test_an_empty_file_is_counted_apart_from_what_is_not_scanned(ledger: Ledger, run: RunId, shown: Callable[..., str]) -> None:
+    """pict-rs leaves one where an upload fails in ExifTool, FFmpeg or ImageMagick."""
+    empty = replace(
+        a_look(a_ref("empty")), standing=Standing.BROKEN, findings=(), reason=Reason.EMPTY, problem="the object is empty"
+    )
+    cut = replace(a_look(a_ref("cut")), standing=Standing.BROKEN, findings=(), reason=Reason.TRUNCATED, problem="cut")
+    ledger.record(run, [(empty, None), (cut, None)])
+
+    (told,) = lines(shown("status", "--json"))
+    assert (told["objects"], told["not_scanned"], told["empty"]) == (2, 1, 1)
+    assert "1  empty files" in shown("status")
+    assert [line["key"] for line in lines(shown("list", "--not-scanned", "--json"))] == ["cut"]
 
 
 @pytest.mark.usefixtures("busy")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fediwarden.app import App
 from fediwarden.cli.output import emit, plain, result, size
-from fediwarden.ledger import GATE, Entry, UploadTotals
+from fediwarden.ledger import GATE, Doubt, Entry, UploadTotals
 from fediwarden.model import Answer, Debt, EngineVersion, Name, NameKind, PlatformDeed, Sha256, TraceRecord, Why
 
 if TYPE_CHECKING:
@@ -125,6 +125,24 @@ def tell_watch(beats: "Sequence[Beat]", stores: Iterable[str], now: datetime) ->
         result(f"    {max(beat.rate for beat in running):>9,.1f}  looks a second in the last minute")
     for line in sorted({line for beat in running for line in beat.blind}):
         result(f"    BLIND: {plain(line)}")
+
+
+def doubt_json(doubt: Doubt) -> dict[str, object]:
+    """A listing that is not believed, for programs."""
+    return {
+        "store": doubt.store,
+        "listed": doubt.listed,
+        "accepted": doubt.accepted,
+        "missing": doubt.missing,
+        "since": doubt.since,
+    }
+
+
+def tell_doubts(doubts: Iterable[Doubt], now: datetime) -> None:
+    """The same for people."""
+    for doubt in doubts:
+        result(f"NOT BELIEVED for {age(doubt.since, now)}: {plain(doubt.words)}")
+        result("    mend the store; or say with `fediwarden scan STORE --accept-gone` that they are gone")
 
 
 def age(since: datetime, now: datetime) -> str:

@@ -1,7 +1,8 @@
 """`check`, `scan` and `rejudge`: commands that look and decide; none of them changes a store."""
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +28,11 @@ from fediwarden.cli.output import (
     tell,
 )
 from fediwarden.errors import Exit, FediwardenError, Unreached
+from fediwarden.ledger import Doubt
 from fediwarden.model import Blob, Look, ObjectRef, Standing, Step, StoreName
-from fediwarden.pipeline import Estimate, Tally, estimate, rejudge
+from fediwarden.pipeline import Estimate, Tally, conclude, estimate, rejudge
 from fediwarden.policy import decide
+from fediwarden.stores.interface import Accounting, Reader
 from fediwarden.stores.remainder import Remainder
 
 UNCALIBRATED = (
@@ -122,11 +125,16 @@ def scan(
         False, "--estimate", help="Only list, and print objects, requests, gigabytes and hours a first pass would take."
     ),
     again: bool = typer.Option(False, "--again", help="Look at everything, also at what is settled."),
+    accept_gone: bool = typer.Option(
+        False, "--accept-gone", help="Your word that what the stores list now is right, however much less than before it is."
+    ),
 ) -> int:
     """Look at every object of the stores and record what was found and decided. Changes nothing in any store.
 
     What was looked at before and has not changed is skipped, so that the same command, run again, goes on where it
     was interrupted and later costs only a listing. `fediwarden apply` acts on what this found.
+    A store that lists nothing, or less than half of what it listed when that was last believed, is not believed: nothing of
+    it is gone, and at a terminal you are asked. `--accept-gone` says beforehand that it is right, for this run.
     Exit code 1 if something is suspected, 3 if something could not be scanned, 5 if a store could not be reached.
     """
     app = build()
@@ -135,10 +143,10 @@ def scan(
     with (
         app.readers(stores or []) as readers,
         app.looking() as looker,
-        recorded(app, "scan", {"stores": " ".join(reader.name for reader in readers)}) as run,
+        recorded(app, "scan", _arguments(readers, accept_gone=accept_gone)) as run,
     ):
         rejudge(app.ledger, run.id, app.policy)
-        scanning = app.scan(looker, again=again)
+        scanning = app.scan(looker, again=again, accept_gone=accept_gone)
         started = time.monotonic()
         try:
             with Progress() as progress:
@@ -148,6 +156,8 @@ def scan(
             _count(run, scanning.tally)
         seconds = time.monotonic() - started
         tally = scanning.tally
+        if not json:
+            _ask_about_doubts(app, run, tally, readers)
         saved = [reader.saved for reader in readers if isinstance(reader, Remainder)]
         owed = sum(1 for _ in app.ledger.owed())
         totals = app.ledger.totals(looker.engine)
@@ -161,6 +171,8 @@ def scan(
                 "engine": looker.engine,
                 "policy": app.policy.digest,
                 "stores_unreached": {name: str(error) for name, error in tally.stores_down.items()},
+                "doubted": {name: _doubt_json(doubt) for name, doubt in tally.doubts.items()},
+                "accepted_gone": {name: _doubt_json(doubt) for name, doubt in tally.accepted.items()},
             }
         )
     else:
@@ -173,6 +185,8 @@ def scan(
         result(
             f"{totals.not_scanned:,} of {totals.objects:,} objects of all stores are not scanned; `fediwarden list --not-scanned` says why"
         )
+        for doubt in tally.accepted.values():
+            result(f"accepted: {doubt.store} lists {doubt.listed:,} objects instead of {doubt.accepted:,}; the others are gone")
     if app.clip is not None and not app.policy.calibrated:
         say(UNASKED)
     elif app.clip is not None and not app.calibrated:
@@ -188,12 +202,37 @@ def scan(
     return Exit.NOT_SCANNED if tally.not_scanned else Exit.OK
 
 
+def _arguments(readers: Sequence[Reader], *, accept_gone: bool) -> dict[str, str]:
+    stores = {"stores": " ".join(reader.name for reader in readers)}
+    return {**stores, "accept-gone": "yes"} if accept_gone else stores
+
+
+def _ask_about_doubts(app: App, run: Run, tally: Tally, readers: Sequence[Reader]) -> None:
+    """What a person at the terminal says of listings that are not believed; without one they stay so."""
+    if not sys.stdin.isatty():
+        return
+    for reader in readers:
+        doubt = tally.doubts.get(reader.name)
+        if doubt is None or not typer.confirm(f"{plain(doubt.words)}. Are they gone indeed?", default=False, err=True):
+            continue
+        accounted = reader.accounted if isinstance(reader, Accounting) else 0
+        listed = doubt.listed - accounted
+        conclude(app.ledger, run.id, reader.name, listed, app.clock(), accounted=accounted, accept=True)
+        tally.accepted[reader.name] = tally.doubts.pop(reader.name)
+        tally.stores_down.pop(reader.name, None)
+
+
+def _doubt_json(doubt: Doubt) -> dict[str, object]:
+    return {"listed": doubt.listed, "accepted": doubt.accepted, "missing": doubt.missing}
+
+
 def _numbers(tally: Tally) -> dict[str, int]:
     return {
         "listed": tally.listed,
         "skipped": tally.skipped,
         "seen": tally.seen,
         "broken": tally.broken,
+        "empty": tally.empty,
         "gone": tally.gone,
         "unreached": tally.unreached,
         "partly": tally.partly,
@@ -221,6 +260,8 @@ def _table(tally: Tally, seconds: float, owed: int, *, cascaded: bool) -> None:
         share = f" ({tally.further / tally.seen:.1%})" if tally.seen else ""
         row(shown, f"{tally.further:,}", f"of them shown to CLIP{share}; that share decides the speed")
     row(shown, f"{tally.broken:,}", "broken: cannot be decoded; `fediwarden list --standing broken` names them")
+    if tally.empty:
+        row(shown, f"{tally.empty:,}", "of them empty: nothing is in them, so they are not counted as not scanned")
     row(shown, f"{tally.unreached:,}", "unreached: will be tried again by the next scan")
     row(shown, f"{tally.gone:,}", "gone before they could be fetched")
     row(shown, f"{tally.flagged:,}", "suspected: quarantine is decided, nothing was done")

@@ -10,10 +10,12 @@ from fediwarden.calibration import Interval, interval
 from fediwarden.cli.common import JSON, build
 from fediwarden.cli.facts import (
     age,
+    doubt_json,
     facts_json,
     gate_json,
     list_debts,
     means,
+    tell_doubts,
     tell_facts,
     tell_gate,
     tell_names,
@@ -69,6 +71,7 @@ def status(json: bool = JSON) -> int:
     uploads = app.ledger.uploads.totals(engine or EngineVersion(""), since)
     oldest = app.ledger.watching.oldest(engine or EngineVersion(""))
     beats = app.watched()
+    doubts = app.ledger.watching.doubts()
     if json:
         emit(
             {
@@ -76,6 +79,7 @@ def status(json: bool = JSON) -> int:
                 "not_scanned": totals.not_scanned,
                 "not_scanned_because": dict(totals.lacking),
                 "not_scanned_oldest": oldest,
+                "empty": totals.empty,
                 "items": totals.items,
                 "looked_at": totals.looked_at,
                 "flagged": totals.flagged,
@@ -87,6 +91,7 @@ def status(json: bool = JSON) -> int:
                 "gone": totals.gone,
                 "gate": gate_json(uploads),
                 "watch": [watch_json(beat) for beat in beats],
+                "doubted": [doubt_json(doubt) for doubt in doubts],
                 "allowance": app.settings.acting.allowance,
                 "allowance_used": used,
                 "profile": app.settings.profile or None,
@@ -104,6 +109,8 @@ def status(json: bool = JSON) -> int:
         since_when = f"; the oldest came in {age(oldest[reason], app.clock())} ago" if reason in oldest else ""
         result(f"    {count:>9,}  {reason}{since_when}")
     shown = table(">objects", "what")
+    if totals.empty:
+        row(shown, f"{totals.empty:,}", "empty files: nothing is in them to be scanned")
     row(shown, f"{totals.items:,}", "different contents")
     row(shown, f"{totals.flagged:,}", "suspected (quarantine decided)")
     row(shown, f"{totals.review:,}", "for a person to review")
@@ -116,6 +123,7 @@ def status(json: bool = JSON) -> int:
     row(shown, f"{totals.hidden:,}", "hidden, can be restored")
     row(shown, f"{totals.gone:,}", "gone from their stores")
     show(shown)
+    tell_doubts(doubts, app.clock())
     tell_gate(uploads, app.clock())
     tell_watch(beats, app.settings.stores, app.clock())
     result(f"allowance: {used:,} of {app.settings.acting.allowance:,} used today (UTC)")

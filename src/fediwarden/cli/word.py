@@ -1,4 +1,4 @@
-"""`clear`: a person's word that certain bytes pass, given or taken back; changes no store."""
+"""`clear` and `lapse`: a person's word that bytes pass, given or taken back, or that nobody can look at them; changes no store."""
 
 from dataclasses import replace
 
@@ -8,12 +8,13 @@ from fediwarden.cli.common import JSON, build, recorded
 from fediwarden.cli.facts import is_sha256, means
 from fediwarden.cli.output import emit, plain, result
 from fediwarden.errors import Exit, Misconfigured
-from fediwarden.model import Decision, Sha256, Step
+from fediwarden.model import Decision, EngineVersion, Sha256, Step
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command(short_help="Put on record that certain bytes pass, such as an upload that the gate refused.")(clear)
+    app.command(short_help="End a debt of the gate over bytes that nobody can look at any more.")(lapse)
 
 
 def clear(
@@ -75,4 +76,30 @@ def clear(
     result(f"{sha256} passes from now on, by {plain(app.actor)}: {objects:,} objects hold or held these bytes")
     for where, key in hidden:
         result(f"still hidden: {plain(where)}: {plain(key)}; `fediwarden restore` puts it back")
+    return Exit.OK
+
+
+def lapse(
+    subject: str = typer.Argument(..., metavar="SHA256", help="The bytes, as `fediwarden list --debts` names them."),
+    because: str = typer.Option(..., "--because", help="Why, for the record."),
+    json: bool = JSON,
+) -> int:
+    """End the gate's debt over bytes that nobody can look at any more, such as a file that pict-rs has lost.
+
+    By itself a debt lapses only when pict-rs says that it does not have the bytes; that it cannot read them is no such word.
+    The debt counts as lapsed, with your reason; should the bytes turn up again, a scan looks at them as at any others.
+    """
+    app = build()
+    debts = [debt for debt in app.ledger.uploads.debts(EngineVersion("")) if debt.sha256 == subject.lower()]
+    if not debts:
+        raise Misconfigured(
+            f"no debt is open over {plain(subject)}", hint="`fediwarden list --debts` names them by their SHA-256"
+        )
+    with recorded(app, "lapse", {"subject": subject, "because": because}) as run:
+        app.ledger.uploads.lapse(debts, f"{app.actor}: {because}", app.clock())
+        run.counts.update({"debts": len(debts)})
+    if json:
+        emit({"sha256": debts[0].sha256, "debts": len(debts), "by": app.actor, "because": because})
+        return Exit.OK
+    result(f"the debt over {debts[0].sha256} is ended, by {plain(app.actor)}; it counts as lapsed")
     return Exit.OK

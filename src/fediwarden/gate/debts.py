@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import structlog
 
-from fediwarden.errors import FediwardenError, Gone, Refused, Unreached
+from fediwarden.errors import FediwardenError, Gone, Lost, Refused, Unreached
 from fediwarden.gate.desk import Desk
 from fediwarden.ledger import GATE, Ledger
 from fediwarden.model import Blob, Debt, EngineVersion, ObjectRef
@@ -119,6 +119,10 @@ class Payer:
                 blob = reader.fetch(ObjectRef(debt.ref.store, key, debt.ref.size, key), min(debt.ref.size, self._limit))
             except Gone:
                 continue
+            except Lost as error:  # there, and not to be read: it may come back, and only a person may say that it will not
+                log.warning("a debt waits for a file that pict-rs cannot read", sha256=debt.sha256, problem=str(error))
+                self._later(debt)
+                return None
             except Unreached as error:
                 self._later(debt)
                 if isinstance(error, Refused):  # it answers, and says no to this one: pict-rs 0.4 knows no content by its hash
@@ -131,7 +135,10 @@ class Payer:
                 return None
             if blob.sha256 == debt.sha256:
                 return blob
-        if self._clock() - debt.at >= self._lapse:
+        if self._clock() - debt.at >= self._lapse and self._ledger.watching.doubt(debt.ref.store) is not None:
+            log.warning("a debt waits: what pict-rs lists is not believed just now", sha256=debt.sha256)
+            self._later(debt)
+        elif self._clock() - debt.at >= self._lapse:
             self._ledger.uploads.lapse([debt], "pict-rs does not have it", self._clock())
             log.warning("debt lapsed", sha256=debt.sha256)
         else:

@@ -13,6 +13,7 @@ from fediwarden.errors import CannotWrite
 from fediwarden.ledger import database, keeping, legacy, migrate, platforms, uploads, watching
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import (
+    EMPTY,
     FIRST,
     Columns,
     Decided,
@@ -295,6 +296,17 @@ class Ledger:
             connection.execute(queries()["sweep_hidden"], facts)
             return connection.execute(queries()["sweep_gone"], facts).rowcount
 
+    def missing(self, run: RunId, store: StoreName) -> tuple[int, int]:
+        """How many objects `swept` would mark as gone, and how many of these were ever looked at. Changes nothing."""
+        with self._reading() as connection:
+            row = connection.execute(queries()["sweep_missing"], {"run": run, "store": clean(store)}).one()
+        return int(row.unmet), int(row.looked)
+
+    def hidden_since(self, run: RunId, store: StoreName) -> int:
+        """How many objects that this run, or a later one, still met in the store were hidden since."""
+        with self._reading() as connection:
+            return int(connection.execute(queries()["hidden_since"], {"run": run, "store": clean(store)}).scalar_one())
+
     # --- deciding -------------------------------------------------------------------------------------------------
 
     def verdict(self, sha256: Sha256) -> Decision | None:
@@ -569,14 +581,16 @@ class Ledger:
                 steps[row.step or ""] += row.number
             else:
                 gone += row.number
+        empty = lacking.pop(EMPTY, 0)
         scanned = lacking.pop("", 0)
         unsettled = ("never looked at", "unreached", CHANGED_SINCE, "other engine version")
         return Totals(
             objects=objects,
             items=items,
             looked_at=objects - sum(lacking[reason] for reason in unsettled if reason in lacking),
-            not_scanned=objects - scanned,
+            not_scanned=objects - scanned - empty,
             lacking=dict(sorted(lacking.items())),
+            empty=empty,
             flagged=steps[Step.QUARANTINE.value],
             review=steps[Step.REVIEW.value],
             passed=steps[Step.PASS.value],

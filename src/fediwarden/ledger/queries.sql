@@ -128,6 +128,19 @@ UPDATE objects SET gone_at = :at WHERE store = :store AND gone_at IS NULL AND li
         AND l.at > (SELECT r.at FROM runs r WHERE r.id = :run)
     );
 
+-- name: sweep_missing
+-- How many objects `sweep_gone` would mark, and how many of them were ever looked at; with its conditions, word for word.
+SELECT COUNT(*) AS unmet, COUNT(attempt) AS looked FROM objects
+WHERE store = :store AND gone_at IS NULL AND listed < :run AND hidden_by IS NULL
+    AND NOT EXISTS (
+        SELECT 1 FROM looks l WHERE l.id = objects.attempt AND l.standing IN ('seen', 'broken')
+        AND l.at > (SELECT r.at FROM runs r WHERE r.id = :run)
+    );
+
+-- name: hidden_since
+-- How many objects that were listed in a run, or later, were hidden since.
+SELECT COUNT(*) FROM objects WHERE store = :store AND gone_at IS NOT NULL AND hidden_by IS NOT NULL AND listed >= :run;
+
 -- name: stale
 -- Present objects that policy, but not this policy, decided about.
 SELECT * FROM entries
@@ -272,7 +285,8 @@ WHERE (store, key) > (:after_store, :after_key)
     AND (:any_step = 1 OR step = :step)
     AND (:any_deed = 1 OR deed_state = :deed)
     AND (:any_act = 1 OR deed_act = :act)
-    AND (:not_scanned = 0 OR (gone_at IS NULL AND (lacking IS NOT NULL OR (:engine <> '' AND engine <> :engine))))
+    AND (:not_scanned = 0 OR (gone_at IS NULL AND (lacking IS NULL OR lacking <> 'broken: empty')
+        AND (lacking IS NOT NULL OR (:engine <> '' AND engine <> :engine))))
 ORDER BY store, key LIMIT :limit;
 
 -- name: entry
@@ -299,7 +313,7 @@ SELECT * FROM deeds WHERE store = :store AND key = :key ORDER BY seq;
 SELECT
     CASE WHEN o.gone_at IS NULL THEN 'present' WHEN o.hidden_by IS NULL THEN 'gone' ELSE 'hidden' END AS place,
     CASE
-        WHEN o.lacking IN ('never looked at', 'unreached', 'changed since') THEN o.lacking
+        WHEN o.lacking IN ('never looked at', 'unreached', 'changed since', 'broken: empty') THEN o.lacking
         WHEN o.engine IS NULL OR o.engine <> :engine THEN 'other engine version'
         ELSE o.lacking
     END AS lacking,
@@ -526,6 +540,10 @@ SELECT * FROM platform_deeds WHERE sha256 = :sha256 ORDER BY id;
 -- What a watching process remembered under a name.
 SELECT value, at FROM marks WHERE name = :name;
 
+-- name: marks_between
+-- What was remembered under names of one kind.
+SELECT name, value, at FROM marks WHERE name >= :first AND name < :last ORDER BY name;
+
 -- name: set_mark
 -- The newest value stands.
 INSERT INTO marks (name, value, at) VALUES (:name, :value, :at)
@@ -543,14 +561,14 @@ ORDER BY key DESC LIMIT :page;
 SELECT reason AS lacking, MIN(modified) AS oldest FROM (
     SELECT
         CASE
-            WHEN lacking IN ('never looked at', 'unreached', 'changed since') THEN lacking
+            WHEN lacking IN ('never looked at', 'unreached', 'changed since', 'broken: empty') THEN lacking
             WHEN engine IS NULL OR engine <> :engine THEN 'other engine version'
             ELSE lacking
         END AS reason,
         modified
     FROM objects WHERE gone_at IS NULL
 ) present
-WHERE reason IS NOT NULL GROUP BY reason;
+WHERE reason IS NOT NULL AND reason <> 'broken: empty' GROUP BY reason;
 
 -- name: flagged_after
 -- What was suspected since a watching process last told of it.

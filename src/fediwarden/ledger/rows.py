@@ -33,6 +33,7 @@ Row = Any  # a row of a query; its columns have no types until this module gives
 Columns = dict[str, object]
 
 LARGEST = 2**63 - 1  # what a column holds; a store may claim more
+EMPTY = "broken: empty"  # `lacking` of a file that shows nothing: counted apart
 FIRST = "0" * 64  # what the first link of the chain has before it
 
 
@@ -67,7 +68,7 @@ class Entry:
     @property
     def not_scanned(self) -> bool:
         """Whether a present object still lacks something, by the engine that last looked."""
-        return bool(self.lacking) and not self.gone and not self.hidden
+        return bool(self.lacking) and self.lacking != EMPTY and not self.gone and not self.hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Totals:
     looked_at: int = 0  # settled by this engine version, wholly or not
     not_scanned: int = 0
     lacking: Mapping[str, int] = field(default_factory=dict)  # the same number by reason
+    empty: int = 0  # files without a byte: nothing to scan, and so not among those
     flagged: int = 0  # the current decision is quarantine
     review: int = 0
     passed: int = 0

@@ -9,6 +9,7 @@ so are the bytes in flight; a store of a million objects takes no more memory th
 
 from fediwarden.pipeline.again import Estimate, estimate, rejudge
 from fediwarden.pipeline.bounds import DOWN_AFTER, Bytes, Health, InFlight
+from fediwarden.pipeline.listing import Concluded, conclude, doubtful
 from fediwarden.pipeline.looker import Looker, Opener, Peek, Report
 from fediwarden.pipeline.scan import Scan
 from fediwarden.pipeline.tally import Pace, Tally
@@ -16,6 +17,7 @@ from fediwarden.pipeline.tally import Pace, Tally
 __all__ = [
     "DOWN_AFTER",
     "Bytes",
+    "Concluded",
     "Estimate",
     "Health",
     "InFlight",
@@ -26,6 +28,8 @@ __all__ = [
     "Report",
     "Scan",
     "Tally",
+    "conclude",
+    "doubtful",
     "estimate",
     "rejudge",
 ]

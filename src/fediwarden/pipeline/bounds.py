@@ -78,12 +78,13 @@ class Health:
     def __init__(self) -> None:
         self._lock = Lock()
         self._failures: dict[StoreName, int] = {}
+        self._lost: dict[StoreName, int] = {}
         self._good: dict[StoreName, ObjectRef] = {}
 
     def answered(self, store: StoreName) -> None:
         """The store gave an answer, whatever it was."""
         with self._lock:
-            self._failures[store] = 0
+            self._failures[store] = self._lost[store] = 0
 
     def good(self, ref: ObjectRef) -> None:
         """This object was fetched, now or before; the smallest one is remembered, to ask for it again in doubt."""
@@ -91,11 +92,17 @@ class Health:
             if ref.store not in self._good or ref.size < self._good[ref.store].size:
                 self._good[ref.store] = ref
 
-    def failed(self, store: StoreName) -> ObjectRef | None:
-        """The store gave none. Returns what to ask for before it counts as down: it may be these objects that are odd."""
+    def failed(self, store: StoreName, *, lost: bool = False) -> ObjectRef | None:
+        """The store gave none, or has `lost` the file. Returns what to ask for before it counts as down: it may be these objects."""
         with self._lock:
+            self._lost[store] = self._lost.get(store, 0) + lost
             self._failures[store] = self._failures.get(store, 0) + 1
             return self._good.get(store) if self._failures[store] == DOWN_AFTER else None
+
+    def lost(self, store: StoreName) -> bool:
+        """Whether most of what failed in a row were files that the store has lost."""
+        with self._lock:
+            return self._lost.get(store, 0) * 2 > self._failures.get(store, 0)
 
     def down(self, store: StoreName) -> bool:
         """Whether to stop asking."""

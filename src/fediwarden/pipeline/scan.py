@@ -10,7 +10,7 @@ from threading import Event, Lock, Thread
 
 import structlog
 
-from fediwarden.errors import CannotWrite, FediwardenError, Gone, Refused, TooLarge, Unreached, Unsettled
+from fediwarden.errors import CannotWrite, FediwardenError, Gone, Lost, Refused, TooLarge, Unreached, Unsettled
 from fediwarden.ledger import Ledger
 from fediwarden.model import (
     Blob,
@@ -25,10 +25,11 @@ from fediwarden.model import (
     StoreName,
 )
 from fediwarden.pipeline.bounds import PATIENCE, Bytes, Health, InFlight
+from fediwarden.pipeline.listing import conclude
 from fediwarden.pipeline.looker import Looker
 from fediwarden.pipeline.tally import Pace, Tally
 from fediwarden.policy import Policy, decide
-from fediwarden.stores.interface import Reader
+from fediwarden.stores.interface import Accounting, Reader
 
 log = structlog.get_logger("fediwarden")
 
@@ -36,6 +37,11 @@ COMMIT_EVERY = 64  # looks in one transaction at most
 COMMIT_SECONDS = 2.0  # and no look waits longer than this for its transaction
 YOUNG_BOUND = 10_000  # objects still being written that are remembered for the end of the run
 END_SECONDS = 3.0  # how long the threads may take to hand over what they have when a run ends
+DOUBTED = (
+    "see that the disk is mounted, that it is the same server, and that it has its database; if the objects are gone indeed, "
+    "`fediwarden scan STORE --accept-gone` takes your word for it"
+)
+LOST_STORE = "see that the folder or bucket behind it is there, and that it may read it; then run the scan again"
 LISTED_ONLY = "the store lists it and does not hand it out"
 
 
@@ -66,12 +72,14 @@ class Scan:
         again: bool = False,
         partial: bool = False,
         counting: bool = True,
+        accept_gone: bool = False,
     ) -> None:
         """
         Args:
             again: look at everything, settled or not.
             partial: the readers list less than the store holds, so that what they do not list is not gone.
             counting: list a second time for an estimate, where there is enough to wait for.
+            accept_gone: a person's word that what the stores do not list is gone, however much it is.
         """
         self._ledger = ledger
         self._looker = looker
@@ -81,6 +89,8 @@ class Scan:
         self._again = again
         self._partial = partial
         self._counting = counting
+        self._accept_gone = accept_gone
+        self._doubted: frozenset[StoreName] = frozenset()  # stores of which an earlier listing was not believed
         self._stop = Event()
         self._budget = Bytes(pace.in_flight)
         self._in_flight = InFlight()
@@ -105,6 +115,8 @@ class Scan:
             CannotWrite: the ledger can take no more; nothing that is not recorded was counted as done.
             KeyboardInterrupt: passed on after what was finished is recorded.
         """
+        if not self._accept_gone:
+            self._doubted = frozenset(doubt.store for doubt in self._ledger.watching.doubts())
         lister = Thread(target=self._list, args=(run, readers), name="list", daemon=True)
         others = [
             *(Thread(target=self._fetch_all, name=f"fetch-{number}", daemon=True) for number in range(self._pace.fetchers)),
@@ -234,13 +246,15 @@ class Scan:
         for reader in readers:
             if self._stop.is_set():
                 return
+            listed = 0
             try:
                 for page in reader.list():
+                    listed += len(page)
                     if not self._handle_page(run, reader, page):
                         break
                 else:
                     if not self._partial:
-                        self._ledger.swept(run, reader.name)
+                        self._conclude(run, reader, listed)
             except Unreached as error:
                 self._down(reader.name, error)
             except FediwardenError as error:
@@ -250,6 +264,15 @@ class Scan:
                 log.exception("listing failed", store=reader.name)
                 self._down(reader.name, Unreached(f"listing {reader.name} failed; the log has the details"))
 
+    def _conclude(self, run: RunId, reader: Reader, listed: int) -> None:
+        accounted = reader.accounted if isinstance(reader, Accounting) else 0
+        found = conclude(self._ledger, run, reader.name, listed, self._clock(), accounted=accounted, accept=self._accept_gone)
+        if found.accepted is not None:
+            self.tally.accepted[reader.name] = found.accepted
+        if found.doubt is not None:
+            self.tally.doubts[reader.name] = found.doubt
+            self._down(reader.name, Unreached(found.doubt.words, hint=DOUBTED))
+
     def _handle_page(self, run: RunId, reader: Reader, page: Sequence[ObjectRef]) -> bool:
         settled = self._ledger.settle(run, page, self._looker.engine, self._pace.object_limit)
         todo = [ref for ref in page if self._again or ref.key not in settled]
@@ -258,9 +281,9 @@ class Scan:
         self._put(_Page(len(page), len(page) - len(todo)))
         for number, ref in enumerate(todo):
             if self._health.down(reader.name):
-                self._stopped(reader.name)
+                why = self._stopped(reader.name)
                 for rest in todo[number:]:
-                    self._put(self._unreached(rest, "the store stopped answering"))
+                    self._put(self._unreached(rest, why))
                 return False
             if not self._send(_Job(reader, ref)):
                 return False
@@ -280,7 +303,7 @@ class Scan:
     def _feed(self, jobs: Sequence[_Job]) -> None:
         for job in jobs:
             down = self._health.down(job.ref.store)
-            again = self._unreached(job.ref, "the store stopped answering") if down else self._as_it_is_now(job)
+            again = self._unreached(job.ref, self._stopped(job.ref.store)) if down else self._as_it_is_now(job)
             if isinstance(again, Look):
                 self._put(again)
             elif not self._send(again):
@@ -290,7 +313,7 @@ class Scan:
         try:
             return _Job(job.reader, job.reader.stat(job.ref.key), last_try=True)
         except Gone as error:
-            return Look(job.ref, Standing.GONE, self._clock(), problem=str(error))
+            return self._vanished(job.ref, str(error))
         except FediwardenError as error:
             return self._unreached(job.ref, str(error))
         except Exception as error:  # the unknown: this object stays unsettled, the others go on
@@ -317,8 +340,14 @@ class Scan:
             return
         self.tally.expected += count
 
-    def _stopped(self, store: StoreName) -> None:
+    def _stopped(self, store: StoreName) -> str:
+        """Put on the tally that a store is left alone for the rest of the run; why, for what was not asked for any more."""
+        if self._health.lost(store):
+            words = f"{store} hands out none of its objects: it knows them, and their files are not there"
+            self._down(store, Unreached(words, hint=LOST_STORE))
+            return "the store has lost one file after the other"
         self._down(store, Unreached(f"{store} stopped answering", hint="run the scan again when it is back"))
+        return "the store stopped answering"
 
     def _down(self, store: StoreName, error: FediwardenError) -> None:
         if self.tally.stores_down.setdefault(store, error) is error:
@@ -338,8 +367,7 @@ class Scan:
             except Empty:
                 continue
             if self._health.down(job.ref.store):
-                self._stopped(job.ref.store)
-                self._put(self._unreached(job.ref, "the store stopped answering"))
+                self._put(self._unreached(job.ref, self._stopped(job.ref.store)))
                 continue
             taken = self._budget.take(min(job.ref.size, self._pace.object_limit), self._stop)
             if taken is None:
@@ -377,15 +405,15 @@ class Scan:
             return self._later(job, str(error))
         except FediwardenError as error:
             if isinstance(error, Unreached) and not isinstance(error, Refused):
-                self._failed(job.reader)
+                self._failed(job.reader, lost=isinstance(error, Lost))
             return self._unreached(job.ref, str(error))
         self._health.answered(job.ref.store)
         self._health.good(blob.ref)
         return blob
 
-    def _failed(self, reader: Reader) -> None:
+    def _failed(self, reader: Reader, *, lost: bool) -> None:
         """One failed fetch more. Objects that no server hands out, side by side, must not end the scan of all the others."""
-        known = self._health.failed(reader.name)
+        known = self._health.failed(reader.name, lost=lost)
         if known is not None and self._answers(reader, known):
             self._health.answered(reader.name)
         elif self._health.down(reader.name):
@@ -408,6 +436,12 @@ class Scan:
         looks = self._ledger.history(ref.store, ref.key).looks
         if looks and looks[-1].ref.stamp == ref.stamp and _was_gone(looks[-1]):
             return self._unreached(ref, f"{LISTED_ONLY} ({problem})")
+        return self._vanished(ref, problem)
+
+    def _vanished(self, ref: ObjectRef, problem: str) -> Look:
+        """Gone, where the store can be believed."""
+        if ref.store in self._doubted:
+            return self._unreached(ref, f"{problem}; but what {ref.store} lists is not believed just now")
         return Look(ref, Standing.GONE, self._clock(), problem=problem)
 
     def _later(self, job: _Job, problem: str) -> Look | None:

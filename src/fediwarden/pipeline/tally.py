@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from fediwarden.analysers.cascade import ASKED, SAMPLED
 from fediwarden.errors import FediwardenError
+from fediwarden.ledger import Doubt
 from fediwarden.model import (
     Decision,
     Look,
@@ -21,6 +22,7 @@ class Tally:
     skipped: int = 0
     seen: int = 0
     broken: int = 0
+    empty: int = 0  # of the broken ones: without a byte, and so with nothing to scan
     gone: int = 0
     unreached: int = 0
     partly: int = 0
@@ -31,11 +33,13 @@ class Tally:
     bytes: int = 0
     expected: int = 0  # objects the store is known to hold; 0 while nobody has counted
     stores_down: dict[StoreName, FediwardenError] = field(default_factory=dict)
+    doubts: dict[StoreName, Doubt] = field(default_factory=dict)  # listings that concluded nothing
+    accepted: dict[StoreName, Doubt] = field(default_factory=dict)  # the same, where a person said that they are right
 
     @property
     def not_scanned(self) -> int:
         """The headline: what this run listed and could not look at, or not wholly."""
-        return self.broken + self.unreached + self.partly
+        return self.broken - self.empty + self.unreached + self.partly
 
     @property
     def done(self) -> int:
@@ -52,6 +56,7 @@ class Tally:
                 self.further += any(found.concept in (ASKED, SAMPLED) for found in look.findings)
             case Standing.BROKEN:
                 self.broken += 1
+                self.empty += look.empty
             case Standing.GONE:
                 self.gone += 1
             case Standing.UNREACHED:

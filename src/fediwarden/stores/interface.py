@@ -66,6 +66,16 @@ class Ordered(Protocol):
 
 
 @runtime_checkable
+class Accounting(Protocol):
+    """A reader that leaves out of its listing what another store accounts for."""
+
+    @property
+    def accounted(self) -> int:
+        """How many objects the last listing that came to its end left out so."""
+        ...
+
+
+@runtime_checkable
 class NewestFirst(Protocol):
     """A reader that can list what came in last, first; a caller that has seen enough stops reading."""
 

@@ -63,6 +63,7 @@ class Remainder:
         self._overlap = overlap
         self._owed = owed
         self.saved = Saved()
+        self.accounted = 0  # as `Accounting`
 
     @property
     def name(self) -> StoreName:
@@ -99,6 +100,7 @@ class Remainder:
                 self.saved = replace(saved)  # another listing may be counting at the same time
             if left:
                 yield left
+        self.accounted = saved.originals + saved.variants
 
     def stat(self, key: str) -> ObjectRef:
         """As `Reader.stat`."""
@@ -134,12 +136,14 @@ class PlatformFirst:
         known: Callable[[str], Sequence[Name]] = lambda key: (),
         remember: Callable[[ObjectRef], None] = lambda ref: None,
         holding: Callable[[Sha256], Sequence[str]] = lambda sha256: (),
+        doubt: Callable[[Sha256], str] = lambda sha256: "",
         purge_seconds: float = PURGE_SECONDS,
     ) -> None:
         """
         Args:
             known, remember: as `PictrsKeeper`, for the keys of this store.
             holding: keys of the pict-rs store that hold these bytes, as the ledger knows; 0.4 cannot be asked.
+            doubt: why pict-rs is not to be believed when it does not know these bytes; "" where it is.
             purge_seconds: how long pict-rs may take to delete the object.
         """
         self._keeper = keeper
@@ -149,6 +153,7 @@ class PlatformFirst:
         self._known = known
         self._remember = remember
         self._holding = holding
+        self._doubt = doubt
         self._purge_seconds = purge_seconds
 
     @property
@@ -275,6 +280,11 @@ class PlatformFirst:
                         return item
                 except (Gone, TooLarge):  # too large to be these bytes
                     continue
+        if why := self._doubt(sha256):
+            raise Unreached(
+                f"pict-rs does not know {shown(ref.key)}, and it would be hidden behind its back: {why}",
+                hint=f"see that pict-rs has its database; then `fediwarden scan {self._pictrs.name}`, and apply again",
+            )
         return None
 
     def _gone_within(self, key: str) -> bool:

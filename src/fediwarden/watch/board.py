@@ -29,6 +29,7 @@ class StoreState:
     lag: float = 0.0  # seconds from coming in to being looked at, of the newest arrival
     swept: datetime | None = None  # the last complete listing
     sweeping: bool = False
+    doubt: str = ""  # why that, or a later one, concluded nothing; "" where it was believed
     backlog: bool = False
 
 

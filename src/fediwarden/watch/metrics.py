@@ -117,6 +117,7 @@ class Collector:
         yield lacking
         yield oldest
         yield gauge("not_scanned_objects", "Objects that are not scanned, for whatever reason.", totals.not_scanned)
+        yield gauge("empty_objects", "Files without a byte, which hold nothing to scan.", totals.empty)
         yield gauge("suspected_objects", "Objects about which quarantine is decided.", totals.flagged)
         yield gauge("review_objects", "Objects that a person should look at.", totals.review)
         yield gauge("owed_objects", "Suspected and not yet hidden.", totals.owed)
@@ -183,6 +184,7 @@ class Collector:
             "store_silent_seconds": "Since the store should have told what is new.",
             "store_failures": "Questions in a row that got no answer.",
             "store_requests_last_hour": "Listing requests in the last hour.",
+            "store_doubted": "Whether its last complete listing was not believed: it held far too little.",
             "store_swept_timestamp_seconds": "When the last complete listing began; 0: never.",
         }
         gauges = {name: GaugeMetricFamily(f"fediwarden_{name}", meaning, labels=["store"]) for name, meaning in per_store.items()}
@@ -194,6 +196,7 @@ class Collector:
             gauges["store_silent_seconds"].add_metric([store], seen.silent[store])
             gauges["store_failures"].add_metric([store], state.failures)
             gauges["store_requests_last_hour"].add_metric([store], state.listing_last_hour)
+            gauges["store_doubted"].add_metric([store], bool(state.doubt))
             gauges["store_swept_timestamp_seconds"].add_metric([store], state.swept.timestamp() if state.swept else 0)
             arrivals.add_metric([store], state.arrivals)
             requests.add_metric([store], state.requests)

@@ -27,6 +27,7 @@ from fediwarden.watch.board import Board
 log = structlog.get_logger("fediwarden")
 
 TICK = 10.0  # seconds between two looks at whether something is to be told
+DOUBTS = 60.0  # seconds between two questions whether a listing is not believed
 QUIET = 900.0  # seconds between two notes of the same kind, so that a flood is one note
 TIMEOUT = 20.0
 MARK = "notices"
@@ -35,6 +36,7 @@ SUBJECTS = {
     "flagged": "Fediwarden: suspected media",
     "allowance": "Fediwarden: the allowance is used up",
     "blind": "Fediwarden: it cannot see",
+    "doubted": "Fediwarden: a store lists far too little",
     "seeing": "Fediwarden: it sees again",
     "digest": "Fediwarden: daily digest",
     "unreadable": "Fediwarden: uploads that cannot be looked at",
@@ -247,6 +249,7 @@ class Notices:
             self._about_blindness(blind)
             self._about_flags()
             self._about_allowance()
+            self._about_doubts()
             self._about_the_day(blind)
             self._post.deliver()
 
@@ -293,6 +296,26 @@ class Notices:
             self._queue(Note("allowance", (line,), {"allowance": now.allowance, "owed": now.totals.owed}))
             self._remember(allowance=today)
 
+    def _about_doubts(self) -> None:
+        """Once about each listing that is not believed, whichever command met it."""
+        if self._ticks() < self._quiet_until.get("doubted", 0.0):
+            return
+        self._quiet_until["doubted"] = self._ticks() + DOUBTS
+        doubts = self._ledger.watching.doubts()
+        now = {doubt.store: doubt.since.isoformat() for doubt in doubts}
+        told = self._mark.get("doubted")
+        told = told if isinstance(told, dict) else {}
+        fresh = [doubt for doubt in doubts if told.get(doubt.store) != now[doubt.store]]
+        if fresh:
+            lines = (
+                "Is the disk mounted, and is it the right server with its database? Nothing is taken for gone:",
+                *_listed([doubt.words for doubt in fresh]),
+                "If they are gone indeed: `fediwarden scan STORE --accept-gone`.",
+            )
+            self._queue(Note("doubted", lines, {"doubted": len(doubts)}))
+        if now != told:
+            self._remember(doubted=now)
+
     def _about_the_day(self, blind: Sequence[str]) -> None:
         now = self._clock()
         if self._occasions.digest_hour < 0 or now.hour < self._occasions.digest_hour:
@@ -302,6 +325,7 @@ class Notices:
             return
         standing, totals = self._standing(), self._standing().totals
         debts = self._ledger.uploads.totals(self._engine, now - timedelta(days=1))
+        doubts = self._ledger.watching.doubts()
         counts = {
             "not_scanned": totals.not_scanned,
             "objects": totals.objects,
@@ -312,6 +336,7 @@ class Notices:
             "debts": debts.debts,
             "uploads_refused": sum(debts.refused.values()),
             "blind": len(blind),
+            "doubted": len(doubts),
         }
         lines = (
             f"{totals.not_scanned:,} of {totals.objects:,} objects are not scanned.",
@@ -319,6 +344,7 @@ class Notices:
             f"{debts.debts:,} uploads passed unscanned and are not looked at yet; {counts['uploads_refused']:,} refused since yesterday.",
             f"{standing.used:,} of today's allowance of {standing.allowance:,} used.",
             *_listed(blind),
+            *_listed([doubt.words for doubt in doubts]),
         )
         self._queue(Note("digest", lines, counts))
         self._remember(digest=today)

@@ -20,9 +20,9 @@ from fediwarden.backoff import Backoff
 from fediwarden.errors import Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Blob, ObjectRef, RunId, StoreName
-from fediwarden.pipeline import Looker, Pace, Scan, Tally
+from fediwarden.pipeline import Looker, Pace, Scan, Tally, conclude
 from fediwarden.policy import Policy
-from fediwarden.stores.interface import Reader
+from fediwarden.stores.interface import Accounting, Reader
 from fediwarden.watch.board import Board
 from fediwarden.watch.rhythm import Budget
 from fediwarden.watch.signals import Listing, Signal
@@ -490,8 +490,7 @@ class StoreWatch:
         try:
             page = next(sweep.pages, None)
             if page is None:
-                self._bench.ledger.swept(sweep.run, self.name)
-                self._end_sweep(sweep)
+                self._conclude(sweep)
                 return
             settled = self._bench.ledger.settle(sweep.run, page, self._bench.gaps.engine, self._bench.pace.object_limit)
         except BaseException as error:
@@ -510,6 +509,22 @@ class StoreWatch:
         sweep.skipped += len(settled)
         if len(settled) < len(page):
             self._hand_to_gaps()
+
+    def _conclude(self, sweep: _Sweep) -> None:
+        """Nobody is here to say that what is missing is gone: a listing that is not believed stays so, and is made again."""
+        accounted = self._asking.accounted if isinstance(self._asking, Accounting) else 0
+        bench = self._bench
+        doubt = conclude(bench.ledger, sweep.run, self.name, sweep.listed, bench.clock(), accounted=accounted).doubt
+        bench.board.store(self.name, doubt=doubt.words if doubt else "")
+        if doubt is None:
+            self._end_sweep(sweep)
+            return
+        log.warning("listing not believed", store=self.name, listed=doubt.listed, accepted=doubt.accepted, missing=doubt.missing)
+        self._sweeping = None
+        self._must_sweep = True
+        self._sweep_after = bench.ticks() + self._sweeps.failed()
+        bench.board.store(self.name, sweeping=False)
+        self._close_sweep(sweep, "not believed")
 
     def _end_sweep(self, sweep: _Sweep) -> None:
         self._sweeping = None

@@ -13,8 +13,8 @@ import pytest
 from tests.support.core import Core
 from tests.support.gates import ENGINE, PICTRS, Yard, a_gate, named
 
-from fediwarden.errors import CannotWrite, Unreached
-from fediwarden.ledger import GATE
+from fediwarden.errors import CannotWrite, Lost, Unreached
+from fediwarden.ledger import GATE, Doubt, Listed
 from fediwarden.model import (
     Act,
     Answer,
@@ -360,6 +360,38 @@ def test_a_debt_lapses_only_when_its_object_has_been_missing_for_long(tmp_path: 
         payer._pass()
         assert yard.debts == []
         assert yard.totals.lapsed == 1
+
+
+def test_a_file_that_pictrs_has_lost_makes_no_debt_lapse_and_holds_up_no_other(tmp_path: Path) -> None:
+    class Losing(MemoryStore):
+        def fetch(self, ref: ObjectRef, limit: int) -> Blob:
+            if ref.key == key(GOOD):
+                raise Lost("pict-rs knows it, and its file is not there")
+            return super().fetch(ref, limit)
+
+    with a_gate(tmp_path) as yard:
+        for data in (GOOD, b"good too"):
+            _debt(yard, data)
+        yard.core.clock.turn(days=30)
+        store = Losing(PICTRS)
+        store.put(key(b"good too"), b"good too")
+        yard.paying(store)._pass()
+
+        _until(lambda: [debt.sha256 for debt in yard.debts] == [named(GOOD)])
+        assert yard.totals.lapsed == 0
+
+
+def test_no_debt_lapses_while_what_pictrs_lists_is_not_believed(tmp_path: Path) -> None:
+    """As after an upgrade that began on an empty database beside the old files."""
+    with a_gate(tmp_path) as yard:
+        _debt(yard, GOOD)
+        yard.core.clock.turn(days=30)
+        doubt = Doubt(PICTRS, 0, 41, 41, yard.core.clock())
+        yard.core.ledger.watching.remember_listed(PICTRS, Listed(41, yard.core.begun(), doubt), yard.core.clock())
+
+        yard.paying(MemoryStore(PICTRS))._pass()
+
+        assert len(yard.debts) == 1
 
 
 def test_a_store_that_does_not_answer_makes_no_debt_lapse(tmp_path: Path) -> None:

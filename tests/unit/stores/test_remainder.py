@@ -68,6 +68,7 @@ def placed(tmp_path: Path, version: str, database: str) -> Generator[Place]:
             remember=names.remember,
             # the gate knows an upload by its hash, a scan by its first alias
             holding=lambda sha256: [f"{sha256}{len(NOISE):012x}05", "one.jpeg"] if version == "0.4" else [],
+            doubt=lambda sha256: names.doubt,
             purge_seconds=0.3,
         )
         remainder = Remainder(
@@ -224,3 +225,21 @@ def test_no_answer_from_pictrs_leaves_the_object_where_it_is(any_place: Place) -
         any_place.first.remove(ref, sha(NOISE))
 
     assert any_place.fake.objects[ref.key] == NOISE
+
+
+def test_nothing_is_hidden_behind_the_back_of_a_pictrs_that_lists_far_too_little(any_place: Place) -> None:
+    """As one that was begun anew on an empty database beside its old files."""
+    place = any_place
+    place.fake.put(NOISE, alias="one.jpeg")
+    key = place.key("one.jpeg")
+    place.fake.rows.clear()
+    place.fake.changed()
+    place.names.doubt = "pictrs lists 0 objects, and listed 41"
+    ref = place.first.stat(key)
+
+    with pytest.raises(Unreached, match="behind its back"):
+        place.first.remove(ref, sha(NOISE))
+    with pytest.raises(Unreached, match="listed 41"):
+        place.first.hide(ref, sha(NOISE), "spot")
+
+    assert place.fake.objects[key] == NOISE

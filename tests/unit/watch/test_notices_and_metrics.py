@@ -22,6 +22,7 @@ from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.ledger import GATE
 from fediwarden.model import Answer, EngineVersion, ObjectRef, Sha256, StoreName, Why
 from fediwarden.pipeline import Tally
+from fediwarden.stores.memory import Kept
 from fediwarden.watch.board import Board
 from fediwarden.watch.metrics import Collector, Ledgers, Numbers, Page, check, counted
 from fediwarden.watch.notices import QUIET, Note, Notices, Occasions, Standing, UploadNotices, Webhook
@@ -143,6 +144,27 @@ def test_five_of_the_last_ten_uploads_that_cannot_be_read_are_told_by_the_gate_a
     seconds[0] += QUIET
     notices.turn()
     assert telling.box.kinds == ["unreadable"] * 2
+
+
+def test_a_listing_that_is_not_believed_is_told_once_and_again_after_it_was_mended() -> None:
+    telling = Telling(allowance=0)
+    for number in range(10):
+        telling.core.store.put(f"secret {number}", b"dark %d" % number)
+    telling.core.scan()
+    held = telling.core.store._objects.copy()
+
+    def scanned(objects: dict[str, Kept]) -> None:
+        telling.core.store._objects.clear()
+        telling.core.store._objects.update(objects)
+        telling.core.scan()
+        telling.later(120)
+
+    for objects in ({}, {}, held, {}):
+        scanned(objects)
+
+    assert telling.box.kinds == ["doubted", "doubted"]
+    assert "10 are missing" in telling.box.notes[0].lines[1]
+    assert "secret" not in json.dumps(telling.box.notes[0].lines)
 
 
 def test_a_flood_is_two_notes_and_what_was_suspected_before_the_first_watch_is_none() -> None:

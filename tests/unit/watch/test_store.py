@@ -590,3 +590,27 @@ def test_a_first_question_that_fails_every_time_stays_within_the_requests() -> N
     with pytest.raises(Unreached):
         watching.watch._ask()
     assert watching.watch._next - watching.seconds > 2 * watching.plan.seconds
+
+
+def test_a_store_that_is_empty_all_at_once_has_lost_nothing_however_often_it_is_swept(watching: Watching) -> None:
+    for number in range(20):
+        watching.upload(b"bad %d" % number, number)
+    watching.fill()
+    watching.pass_time(hours=25)
+    watching.fill()
+    held = watching.store._objects.copy()
+    for key in held:
+        watching.store.delete(key)
+
+    for _ in range(5):
+        watching.pass_time(hours=30)
+        watching.fill()
+
+    assert not any(entry.gone for entry in watching.core.ledger.entries())
+    assert len(list(watching.core.ledger.owed())) == 20
+    assert "nothing is taken for gone" in watching.board.picture().stores[watching.watch.name].doubt
+    watching.store._objects.update(held)
+    watching.pass_time(hours=30)
+    watching.fill()
+    assert watching.board.picture().stores[watching.watch.name].doubt == ""
+    assert watching.core.ledger.watching.doubts() == []
