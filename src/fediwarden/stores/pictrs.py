@@ -156,11 +156,36 @@ class PictrsReader:
         return self._ref(item) if content_of(key) is not None else self._measured(item)
 
     def item(self, key: str) -> Item:
-        """What pict-rs has under this key. Raises: Gone, Unreached, Refused."""
-        item = None if not key or "\0" in key or len(key) > 1024 else self._ask(lambda: self._look_up(key))
+        """What pict-rs has under this key; where its listing cannot tell, by the aliases on record. Raises: Gone, Lost, Unreached, Refused."""
+        try:
+            item = None if not key or "\0" in key or len(key) > 1024 else self._ask(lambda: self._look_up(key))
+        except Unreached as error:
+            answered = error.__cause__ is None  # else no answer came at all, and none would come to this
+            found = self._by_aliases(key) if answered and not isinstance(error, Refused) else None
+            if found is None:
+                raise
+            return found
         if item is None or not item.aliases:
             raise Gone(f"pict-rs holds no {shown(key)}")
         return item
+
+    def _by_aliases(self, key: str) -> Item | None:
+        """The item as its aliases on record tell it, without the listing, which one object may fail; None where none of them is it."""
+        for name in self._known(key):
+            if name.kind is not NameKind.ALIAS:
+                continue
+            aliases = self._ask(lambda name=name: self.server.aliases(name.text))  # type: ignore[misc]
+            if aliases and not self._names_another(name.text, key):
+                return Item(key, aliases)
+        return None
+
+    def _names_another(self, alias: str, key: str) -> bool:
+        """Whether an alias of the purged content was given to other bytes since."""
+        try:
+            item = self._ask(lambda: self.server.find_alias(alias))
+        except Lost:
+            return False
+        return item is not None and content_of(item.key) != content_of(key)
 
     def _look_up(self, key: str) -> Item | None:
         old = self.server.version == "0.4"
@@ -168,34 +193,12 @@ class PictrsReader:
         if content is not None:
             if old:
                 return self._met_as(key, *content)
-            found = (self._find_hash(name, content[0]) for name in namesakes(bytes.fromhex(key)))
+            found = (self.server.find_hash(name) for name in namesakes(bytes.fromhex(key)))
             return next((item for item in found if item is not None), None)
         if not old:
             return None
         item = self.server.find_alias(key)
         return None if item is None else replace(item, key=key)
-
-    def _find_hash(self, name: bytes, sha256: Sha256) -> Item | None:
-        """What pict-rs has under a hash; where it cannot tell, by an alias on record. Raises: Lost where none is."""
-        try:
-            return self.server.find_hash(name)
-        except Lost:
-            content = content_of(name.hex())
-            for alias in [known.text for known in self._known(name.hex()) if known.kind is NameKind.ALIAS]:
-                aliases = self.server.aliases(alias)
-                if aliases and content is not None and self._names(alias, sha256, content[1]):
-                    return Item(name.hex(), tuple(sorted(aliases)))
-            raise
-
-    def _names(self, alias: str, sha256: Sha256, size: int) -> bool:
-        """Whether an alias on record still means these bytes, as far as pict-rs can read what it means."""
-        try:
-            data, _ = self.server.fetch(alias, size)
-        except (Gone, TooLarge):  # too large to be these bytes
-            return False
-        except Lost:
-            return True
-        return digest(data).hexdigest() == sha256
 
     def _met_as(self, key: str, sha256: Sha256, size: int) -> Item | None:
         """What 0.4 has of bytes that the gate knows by their hash alone: under the aliases that a scan met them under."""
@@ -292,27 +295,6 @@ class PictrsKeeper(PictrsReader):
             f"pict-rs ({self._name}) has no place to hide {shown(ref.key)} in",
             hint="what is hidden there lies in the vault alone",
         )
-
-    def item(self, key: str) -> Item:
-        """As `PictrsReader.item`; where the listing cannot answer, by the aliases that are on record."""
-        try:
-            return super().item(key)
-        except Unreached as error:
-            answered = error.__cause__ is None  # else no answer came at all, and none would come to this
-            found = self._by_aliases(key) if answered and not isinstance(error, Refused) else None
-            if found is None:
-                raise
-            return found
-
-    def _by_aliases(self, key: str) -> Item | None:
-        """The item as its aliases on record tell it, without the listing, which one object may fail; None where none of them is it."""
-        for name in self._known(key):
-            if name.kind is not NameKind.ALIAS:
-                continue
-            aliases = self._ask(lambda name=name: self.server.aliases(name.text))  # type: ignore[misc]
-            if aliases and not self._names_another(name.text, key):
-                return Item(key, aliases)
-        return None
 
     def remove(self, ref: ObjectRef, sha256: Sha256) -> Place:
         """As `Keeper.remove`: purged by alias, through pict-rs, with every alias and variant.
@@ -429,14 +411,6 @@ class PictrsKeeper(PictrsReader):
         if repository is not None and self._ask(lambda: repository.holds(name)):
             return False
         return not self._ask(lambda: self.server.has_hash(name))
-
-    def _names_another(self, alias: str, key: str) -> bool:
-        """Whether an alias of the purged content was given to other bytes since."""
-        try:
-            item = self._ask(lambda: self.server.find_alias(alias))
-        except Lost:
-            return False
-        return item is not None and content_of(item.key) != content_of(key)
 
     def restore(self, place: Place, sha256: Sha256) -> ObjectRef:
         """As `Keeper.restore`; there is never a hidden copy. Raises: Gone."""
