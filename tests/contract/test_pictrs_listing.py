@@ -263,3 +263,22 @@ def test_an_alias_on_record_that_means_other_bytes_now_purges_nothing(tmp_path: 
             keeper.remove(ObjectRef(keeper.name, key, 1, key), Sha256(key[:64]))
 
         assert fake.row("3.jpeg") is not None
+
+
+def test_a_file_that_a_bucket_has_lost_is_lost_though_pictrs_answers_404_for_it(tmp_path: Path) -> None:
+    """As 0.6.0-rc.6 does over S3."""
+    with server(tmp_path, "sled", 3) as (fake, reader):
+        refs = {ref.key: ref for page in reader.list() for ref in page}
+        key = keys(fake)[1]
+
+        def missing(seen: Seen) -> None:
+            if seen.path == "/image/original/1.jpeg":
+                raise Refusal(404, "Not found", "not-found")
+
+        fake.before = missing
+
+        with pytest.raises(Lost, match="its file is not there"):
+            reader.fetch(refs[key], 1 << 20)
+        fake.forget("1.jpeg")
+        with pytest.raises(Gone):
+            reader.fetch(refs[key], 1 << 20)

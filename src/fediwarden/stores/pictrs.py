@@ -231,6 +231,9 @@ class PictrsReader:
         again = [name.text for name in now.names if name.kind is NameKind.ALIAS]
         found = self._fetched(now, again, content[0] if content else None, limit)
         if found is None:
+            # 0.6 answers 404 for what its bucket has lost, as for what it does not know: whether it knows it tells the two apart
+            if any(self._ask(lambda alias=alias: self.server.aliases(alias)) for alias in again):  # type: ignore[misc]
+                raise Lost(f"pict-rs knows {shown(ref.key)}, and hands it out under none of its aliases: its file is not there")
             raise Gone(f"pict-rs hands {shown(ref.key)} out under none of its aliases")
         return found
 
