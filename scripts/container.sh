@@ -190,7 +190,7 @@ say "== Compose, beside Lemmy"
 NETWORK=fediwarden-proof
 compose_down() {
     compose down --volumes >/dev/null 2>&1 || true
-    $PODMAN network rm --force $NETWORK >/dev/null 2>&1 || true
+    $PODMAN network rm --force $NETWORK fediwarden-gate >/dev/null 2>&1 || true
 }
 # compose ARGUMENT...: the file of deploy/compose as docs/container.md calls it; the limits stand beside it for the same reason as above
 compose() {
@@ -229,11 +229,12 @@ well() {
         return 1
     done
 }
-# reached: a container of the same network, as pict-rs is one, reaches the gate. By number: names need what Debian's podman has not
+# reached: a container that joins the gate's network, as pict-rs does, reaches the gate at the address that `gate --url` prints for it
 reached() {
-    address=$($PODMAN inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' fediwarden-proof_gate_1)
-    $PODMAN run --rm --network $NETWORK --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --entrypoint python3 "$IMAGE" \
-        -c "import urllib.request; urllib.request.urlopen('http://$address:8970/healthz', timeout=10)"
+    address=$(once watch gate --url | sed -n 's|^http://\(.*\)/validate/.*|\1|p')
+    [ "$address" = 10.212.97.2:8970 ] || { echo "the gate says that it is at $address" && return 1; }
+    $PODMAN run --rm --network fediwarden-gate --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --entrypoint python3 "$IMAGE" \
+        -c "import urllib.request; urllib.request.urlopen('http://$address/healthz', timeout=10)"
 }
 
 prove "it makes its configuration" once watch init --profile other
@@ -247,7 +248,7 @@ chown -R 10001:10001 "$PLACE/home"
 prove "doctor finds nothing missing" once watch doctor
 prove "gate and watch are started" compose up -d
 prove "and are well" well
-prove "the gate is reached from its network" reached
+prove "the gate is reached from its network, at its fixed address" reached
 prove "the drill picture is refused, sealed and on record" compose exec -T gate fediwarden drill gate
 prove "a backup is made while they run" once --volume "$PLACE/backup:/backup" watch backup /backup
 prove "and read back" once --volume "$PLACE/backup:/backup" watch backup /backup --check

@@ -3,6 +3,7 @@
 That they work is proved elsewhere: `make container` runs the image.
 """
 
+import ipaddress
 import re
 import shutil
 import subprocess
@@ -121,6 +122,39 @@ def test_every_compose_service_calls_a_command_that_exists_shut_in_like_the_othe
     asked = service["environment"].get("HEALTH_URL", re.search(r'"HEALTH_URL", "([^"]+)"', HEALTH)[1])  # type: ignore[index]
     port = (settings.gate.listen if name == "gate" else settings.watch.metrics).rpartition(":")[2]
     assert asked == f"http://127.0.0.1:{port}/healthz"
+
+
+def test_the_gate_beside_lemmy_has_one_address_in_numbers_in_a_network_of_its_own_and_every_page_says_the_same() -> None:
+    composed = yaml.safe_load((ROOT / "deploy/compose/same-host.yaml").read_text(encoding="utf-8"))
+    own = composed["networks"]["gate"]
+    pool = own["ipam"]["config"][0]
+    gate = composed["services"]["gate"]
+    subnet, others = (ipaddress.ip_network(_default(pool[key])) for key in ("subnet", "ip_range"))
+    address = ipaddress.ip_address(_default(gate["networks"]["gate"]["ipv4_address"]))
+
+    assert address in subnet
+    assert address not in others  # nobody else is given it while the gate is down
+    assert others.subnet_of(subnet)  # type: ignore[arg-type]
+    assert gate["environment"]["FEDIWARDEN_GATE__ADDRESS"] == "${GATE_ADDRESS:-" + f"{address}" + "}:8970"
+    assert (
+        composed["services"]["watch"]["environment"]["FEDIWARDEN_GATE__ADDRESS"]
+        == gate["environment"]["FEDIWARDEN_GATE__ADDRESS"]
+    )
+    assert own["name"] == "fediwarden-gate"
+    page = (ROOT / "docs/container.md").read_text(encoding="utf-8")
+    lemmy = yaml.safe_load(next(block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "pictrs:" in block))
+    assert lemmy["services"]["pictrs"]["networks"] == ["default", own["name"]]
+    assert lemmy["networks"] == {own["name"]: {"external": True}}
+    assert f"http://{address}:8970/validate/" in lemmy["services"]["pictrs"]["environment"][0]
+    for file in ("scripts/container.sh", "docs/container.md"):
+        assert f"{address}" in (ROOT / file).read_text(encoding="utf-8"), file
+    for file in [*(ROOT / "docs").glob("*.md"), *COMPOSE]:  # a name would be found by no pict-rs from 0.5.21 on
+        assert "EXTERNAL_VALIDATION=http://gate" not in file.read_text(encoding="utf-8"), file.name
+
+
+def _default(text: str) -> str:
+    """What `${NAME:-default}` means where NAME is not set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
 def test_the_page_the_proofs_and_the_compose_files_shut_a_container_in_with_the_same_flags() -> None:
