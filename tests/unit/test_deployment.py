@@ -148,8 +148,8 @@ def test_the_gate_beside_lemmy_has_one_address_in_numbers_in_a_network_of_its_ow
     assert f"http://{address}:8970/validate/" in lemmy["services"]["pictrs"]["environment"][0]
     for file in ("scripts/container.sh", "docs/container.md"):
         assert f"{address}" in (ROOT / file).read_text(encoding="utf-8"), file
-    for file in [*(ROOT / "docs").glob("*.md"), *COMPOSE]:  # a name would be found by no pict-rs from 0.5.21 on
-        assert "EXTERNAL_VALIDATION=http://gate" not in file.read_text(encoding="utf-8"), file.name
+    for path in [*(ROOT / "docs").glob("*.md"), *COMPOSE]:  # a name would be found by no pict-rs from 0.5.21 on
+        assert "EXTERNAL_VALIDATION=http://gate" not in path.read_text(encoding="utf-8"), path.name
 
 
 def _default(text: str) -> str:

@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 from tests.support.core import Core
-from tests.support.fake_pictrs import KEY, FakePictrs, Refusal, Seen, running_pictrs
+from tests.support.fake_pictrs import KEY, RECORDED, FakePictrs, Refusal, Seen, running_pictrs
 
 from fediwarden.drill import Station
 from fediwarden.drill_uploads import Formats, Through, asked_at
@@ -22,9 +22,9 @@ ONE = [Sample("png", "image/png", b"stands for a picture")]
 DRILL = b"stands for a drill picture"
 
 
-@pytest.fixture
-def fake() -> Iterator[FakePictrs]:
-    with running_pictrs() as running:
+@pytest.fixture(params=RECORDED)
+def fake(request: pytest.FixtureRequest) -> Iterator[FakePictrs]:
+    with running_pictrs(FakePictrs(version=request.param)) as running:
         yield running
 
 
@@ -64,6 +64,11 @@ def answering(status: int, place: str = "") -> Iterator[str]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
+        def do_GET(self) -> None:  # where 0.5.16 comes after a redirect
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def log_message(self, format: str, *args: object) -> None: ...
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Always) as server:
@@ -90,21 +95,45 @@ def test_a_pict_rs_that_asks_nobody_is_told_and_the_file_that_it_published_is_de
     assert fake.rows == {}
 
 
-def test_a_pict_rs_that_asks_another_validator_is_told_whatever_that_one_answers(fake: FakePictrs, through: Made) -> None:
-    for status, place, words in (
-        (200, "", "published it without this gate"),
-        (403, "", "that was not this gate"),
-        (301, "http://127.0.0.1:9/", "a proxy that redirects"),
-    ):
-        core = Core()
-        drill = through(fake, core)
-        with answering(status, place) as fake.validator:
-            last = told(drill)[-1]
-        drill.clean_up(core.begun("drill gate"))
+@pytest.mark.parametrize(("status", "words"), [(200, "published it without this gate"), (403, "that was not this gate")])
+def test_a_pict_rs_that_asks_another_validator_is_told_whatever_that_one_answers(
+    fake: FakePictrs, through: Made, status: int, words: str
+) -> None:
+    core = Core()
+    drill = through(fake, core)
+    with answering(status) as fake.validator:
+        last = told(drill)[-1]
+    drill.clean_up(core.begun("drill gate"))
 
-        assert not last.passed
-        assert words in last.detail
-        assert fake.rows == {}
+    assert not last.passed
+    assert words in last.detail
+    assert ("It says that it asks 127.0.0.1:" in last.detail) == fake.version.startswith("0.6")
+    assert "somebody" not in last.detail  # the other one's secret
+    assert fake.rows == {}
+
+
+def test_a_validator_that_redirects_is_told_whether_pict_rs_follows_and_publishes_or_not(fake: FakePictrs, through: Made) -> None:
+    core = Core()
+    drill = through(fake, core)
+    with answering(200) as target, answering(301, target) as fake.validator:
+        last = told(drill)[-1]
+    drill.clean_up(core.begun("drill gate"))
+
+    assert not last.passed
+    assert ("published it without this gate" in last.detail) == (fake.version == "0.5.16")  # it passes there
+    assert "redirects" in last.detail
+    assert fake.rows == {}
+
+
+def test_a_validator_that_has_a_name_in_place_of_numbers_is_explained(fake: FakePictrs, through: Made) -> None:
+    with answering(200) as validator:
+        fake.validator = validator.replace("127.0.0.1", "localhost")
+        drill = through(fake, Core())
+        last = told(drill)[-1]
+        drill.clean_up(Core().begun("drill gate"))
+
+    assert not last.passed
+    assert ("finds no private address by its name" in last.detail) == (fake.version != "0.5.16")
 
 
 def test_a_validator_that_cannot_be_reached_is_explained_with_private_addresses_by_name(fake: FakePictrs, through: Made) -> None:
@@ -179,9 +208,10 @@ def test_a_format_that_pict_rs_does_not_take_is_no_failure_and_a_pict_rs_that_is
         if seen.path == "/image":
             raise Refusal(500, "Error in store", "object-request-error")
 
+    fake.broken[b"stands for an AVIF"] = "magick"
     drill = through(fake, Core())
     stations = told(
-        drill, [Sample("heic", "image/heic", b"stands for a picture"), Sample("avif", "image/avif", None, "no encoder")]
+        drill, [Sample("avif", "image/avif", b"stands for an AVIF"), Sample("webm", "video/webm", None, "no encoder")]
     )
     assert [(station.passed, station.detail.partition(":")[0]) for station in stations[1:3]] == [
         (True, "not taken here"),

@@ -4,14 +4,14 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
 import pytest
 from tests.support.fake_lemmy import ADMIN, FakeLemmy, running_lemmy
-from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
+from tests.support.fake_pictrs import KEY, RECORDED, FakePictrs, Refusal, Seen, running_pictrs
 from tests.support.postgres import Postgres, run_sql
 
 from fediwarden.app import App
@@ -105,6 +105,92 @@ def test_the_gates_secrets_deadline_and_store_are_held_to_what_fits(doctor: Doct
     assert found["gate's secrets"].well
     assert SECRET not in str(found)
     assert found["gate's reach"].well
+
+
+@pytest.mark.parametrize(
+    ("settings", "well", "words"),
+    [
+        ({}, True, "pict-rs is given 127.0.0.1:8970"),
+        ({"GATE__LISTEN": "unix:/run/gate.sock"}, False, "TCP only"),
+        ({"GATE__LISTEN": "unix:/run/gate.sock", "GATE__ADDRESS": "127.0.0.1:8990"}, True, "pict-rs is given 127.0.0.1:8990"),
+        ({"GATE__LISTEN": "0.0.0.0:8970"}, False, "it listens everywhere"),
+        ({"GATE__LISTEN": "0.0.0.0:8970", "GATE__ADDRESS": "10.212.97.2:8970"}, True, "pict-rs is given 10.212.97.2:8970"),
+        ({"GATE__LISTEN": "localhost:8970"}, False, "localhost is a name: a pict-rs from 0.5.21 on finds no private address"),
+        ({"GATE__ADDRESS": "gate:8970"}, False, "gate is a name"),
+    ],
+)
+def test_the_address_that_pict_rs_would_be_given_is_in_numbers_or_the_doctor_says_so(
+    doctor: Doctor, settings: dict[str, str], well: bool, words: str
+) -> None:
+    found = doctor(GATE__STORE="media", **settings)["gate's address"]
+
+    assert found.well == well
+    assert words in found.words
+
+
+@pytest.mark.parametrize("version", RECORDED)
+def test_each_version_is_told_by_what_it_can_do_and_its_good_key_is_not_called_wrong(doctor: Doctor, version: str) -> None:
+    with running_pictrs(FakePictrs(version=version)) as fake:
+        found = doctor(**media(fake))
+
+    told = {"0.5.16": "0.5 up to 0.5.16", "0.5.25": "0.5.17 or newer", "0.6.0-rc.6": "0.6"}[version]
+    assert found["pict-rs media"].words == f"{told}, answers and accepts the API key"
+    assert found["pict-rs media, acting"].well
+    assert "pict-rs media, inside" not in found
+    assert "pict-rs media, limits" not in found  # it is not the gate's
+    assert "JPEG XL" in found["pict-rs media, formats"].words
+
+
+def test_the_limits_of_0_6_are_held_against_the_gate_without_its_secret(doctor: Doctor) -> None:
+    gate = {"GATE__STORE": "media", "GATE__LISTEN": "127.0.0.1:8970"}
+    with running_pictrs(FakePictrs(version="0.6.0-rc.6")) as fake:
+        fake.validator = f"http://127.0.0.1:8970/validate/{SECRET}"
+        well = doctor(**media(fake), **gate)["pict-rs media, limits"]
+        fake.validator, fake.validator_timeout = f"http://10.0.0.9:8970/validate/{SECRET}", 6
+        ill = doctor(**media(fake), **gate, GATE__MAX_UPLOAD_MB=10, SCAN__MAX_OBJECT_MB=20)["pict-rs media, limits"]
+        fake.validator = ""
+        nobody = doctor(**media(fake), **gate)["pict-rs media, limits"]
+
+    assert well.well
+    assert "`fediwarden drill gate` proves" in well.words  # an equal address is no proof
+    assert ill.words.split("; ") == [
+        "it asks 10.0.0.9:8970, and this gate would be at 127.0.0.1:8970",
+        "it waits 6 s for an answer, and the gate may take 8",
+        "it takes 40 MB, and the gate looks at 10 MB at most",
+        "it takes 40 MB, and a scan fetches 20 MB at most",
+    ]
+    assert "asks nobody" in nobody.words
+    assert SECRET not in f"{well}{ill}{nobody}"
+
+
+def test_a_pict_rs_that_fetches_inner_addresses_for_anybody_is_told_and_the_setting_never_advised(doctor: Doctor) -> None:
+    def allowed(seen: Seen) -> None:
+        if "proxy" in seen.query:
+            raise Refusal(500, "error sending request", "http-client-error")
+
+    with running_pictrs(FakePictrs(version="0.5.25", before=allowed)) as fake:
+        found = doctor(**media(fake))["pict-rs media, inside"]
+
+    assert not found.well
+    assert "ALLOW_LOCAL_CONNECTIONS is set" in found.words
+    assert "take that setting away" in found.hint
+
+
+def test_formats_that_the_last_drill_saw_taken_and_not_opened_are_named_unless_the_gate_refuses_them(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    with running_pictrs(FakePictrs(version="0.5.16")) as fake:
+        doctor(**media(fake))
+        with closing(App({"FEDIWARDEN_HOME": str(tmp_path)}).ledger) as ledger:
+            found = {"opened": ["png"], "unopened": ["jxl"], "not taken": []}
+            ledger.watching.remember("drill formats media", found, datetime(2026, 12, 1, tzinfo=UTC))
+        open_to = doctor(**media(fake))["pict-rs media, formats"]
+        closed = doctor(**media(fake), GATE__BROKEN="refuse")["pict-rs media, formats"]
+
+    assert not open_to.well
+    assert open_to.words == "cannot be opened here: jxl (drill of 2026-12-01)"
+    assert 'broken = "refuse"' in open_to.hint
+    assert closed.well
 
 
 @contextmanager
