@@ -497,8 +497,8 @@ SELECT COUNT(*) FROM payments WHERE look IS NULL;
 SELECT * FROM answers WHERE sha256 = :sha256 OR original = :sha256 ORDER BY id;
 
 -- name: answers_since
--- The first answers since a moment, oldest first.
-SELECT * FROM answers WHERE at >= :since ORDER BY id LIMIT :limit;
+-- The newest answers, as far as they came since a moment, oldest first.
+SELECT * FROM answers WHERE id > (SELECT COALESCE(MAX(id), 0) FROM answers) - :limit AND at >= :since ORDER BY id;
 
 -- name: was_debt
 -- Whether these bytes were ever let through unscanned.

@@ -119,7 +119,7 @@ class Uploads:
             return [_answer(row) for row in connection.execute(queries()["answers_about"], {"sha256": sha256})]
 
     def since(self, moment: datetime) -> list[Answer]:
-        """Answers since a moment, the oldest first; not more than a page of them."""
+        """Answers since a moment, the oldest first; only the newest page of them."""
         with self._reading() as connection:
             rows = connection.execute(queries()["answers_since"], {"since": iso(moment), "limit": PAGE}).all()
         return [_answer(row) for row in rows]

@@ -18,6 +18,7 @@ COUNTED = {  # once for a command, or a minute, or one object that a person asks
     "dangling",
     "answers_about",
     "envelopes",
+    "hidden_because",
     "unopened_debts",
     "unwrapped",
 }
