@@ -400,7 +400,7 @@ def test_a_proxied_picture_has_no_blurhash_before_a_listing_shows_it_and_none_ca
         fake.lose(fake.proxies[url])
 
         failed = ask(rig, "GET", "/internal/hashes?limit=1")
-        assert (failed.status, failed.code) == (500, "not-found")
+        assert (failed.status, failed.code) == (500, "decode-image")
 
 
 def test_a_heic_picture_is_stored_as_a_video_and_what_a_tool_does_not_take_leaves_an_empty_file(judge: Judge) -> None:

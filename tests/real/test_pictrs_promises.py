@@ -51,11 +51,16 @@ class RealRig:
         aliases = [self.pictrs.put(data) for data in pictures]
         if now != EARLY:
             self.pictrs.become(now)
+            self.warm()
         return aliases
 
     def name_the_validator(self) -> None:
         self.pictrs.stop()
         self.pictrs.start(MEDIA__EXTERNAL_VALIDATION=self.judge.url.replace("127.0.0.1", "localhost"))
+
+    def warm(self) -> None:
+        """A debug build looks up its own symbols at its first error; it stands still for seconds then, and drops connections."""
+        self.pictrs.internal("identifier", alias="nobody.png")
 
 
 class TestPromises(PictrsPromises):
@@ -67,4 +72,6 @@ class TestPromises(PictrsPromises):
             judging() as judge,
             running(version, setup, tmp_path / "pictrs", s3, postgres, MEDIA__EXTERNAL_VALIDATION=judge.url) as server,
         ):
-            yield RealRig(server, judge)
+            rig = RealRig(server, judge)
+            rig.warm()
+            yield rig

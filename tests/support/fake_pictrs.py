@@ -652,7 +652,12 @@ class FakePictrs:
             if row.hash in self.poison:
                 status, code, message = self.poison[row.hash]
                 raise Refusal(status, message, code)
-            row.blurhash = _blurhash(self.stored(row))
+            try:
+                row.blurhash = _blurhash(self.stored(row))
+            except Refusal as lost:
+                # what it decodes without a tool says so; the others only in the source
+                own = row.content_type in ("image/gif", "image/jpeg", "image/png", "image/webp")
+                raise Refusal(lost.status, lost.message, "decode-image" if own else lost.code) from lost
             self.changed()
         return {"blurhash": row.blurhash} | row.details
 
