@@ -163,12 +163,15 @@ def test_the_limits_of_0_6_are_held_against_the_gate_without_its_secret(doctor: 
     assert SECRET not in f"{well}{ill}{nobody}"
 
 
-def test_a_pict_rs_that_fetches_inner_addresses_for_anybody_is_told_and_the_setting_never_advised(doctor: Doctor) -> None:
-    def allowed(seen: Seen) -> None:
+@pytest.mark.parametrize(("version", "code"), [("0.5.25", "http-client-error"), ("0.6.0-rc.6", "unknown-error")])
+def test_a_pict_rs_that_fetches_inner_addresses_for_anybody_is_told_and_the_setting_never_advised(
+    doctor: Doctor, version: str, code: str
+) -> None:
+    def allowed(seen: Seen) -> None:  # as these two answered with the setting, on 2026-12-01
         if "proxy" in seen.query:
-            raise Refusal(500, "error sending request", "http-client-error")
+            raise Refusal(500, "Connection refused (os error 111)", code)
 
-    with running_pictrs(FakePictrs(version="0.5.25", before=allowed)) as fake:
+    with running_pictrs(FakePictrs(version=version, before=allowed)) as fake:
         found = doctor(**media(fake))["pict-rs media, inside"]
 
     assert not found.well

@@ -175,11 +175,12 @@ def _settings(app: App, name: StoreName, server: Server) -> Iterator[Finding]:
     what = f"pict-rs {name}"
     yield _formats(app, name)
     if server.generation in (Generation.FROM_0_5_17, Generation.V0_6) and server.reaches_inside():
+        older = "" if server.generation is Generation.V0_6 else ", or it is older than 0.5.21"
         yield Finding(
             f"{what}, inside",
             False,
-            "it fetches addresses of this machine and its network for anybody who asks: PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS is set, "
-            "or it is older than 0.5.21",
+            "it fetches addresses of this machine and its network for anybody who asks: PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS is set"
+            + older,
             "take that setting away (the gate needs it never: give pict-rs its address in numbers), or upgrade (docs/upgrading-pict-rs.md)",
             vital=False,
         )

@@ -508,7 +508,8 @@ class Server:
         """Whether it would fetch from its own network for anybody; None where that cannot be told.
 
         It is asked for a proxied picture at a port of its own loopback where nothing answers: one that may not go there says so
-        (recorded: 0.5.25, 0.6.0-rc.6), one that may fails to connect. Nothing is fetched or stored either way.
+        (recorded: 0.5.25, 0.6.0-rc.6), one that may fails to connect, with a code that 0.6 does not know (seen with both). Nothing
+        is fetched or stored either way.
         """
         nowhere = "http://127.0.0.1:9/fediwarden-asks-for-nobody.png"  # the port of `discard`
         answer = self._send("GET", f"{self._url}/image/original", query={"proxy": nowhere}, headers={}, files=None, limit=ANSWER)
@@ -516,7 +517,7 @@ class Server:
         code = str(told.get("code", "")) if isinstance(told, dict) else ""
         if code == "download-file-error" and _says(told, "local address"):
             return False
-        return True if code in ("http-client-error", "download-file-error") else None
+        return True if code in ("http-client-error", "download-file-error", "unknown-error") else None
 
     # -- one request --------------------------------------------------------------------------------------------------
 
