@@ -1,6 +1,9 @@
 """`drill gate` beside a pict-rs: it passes only where uploads really take the road to this gate, and leaves nothing behind."""
 
-from collections.abc import Callable
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from tests.support.command import Home, Ran
@@ -32,11 +35,39 @@ def stations(ran: Ran) -> dict[str, tuple[bool, str]]:
     return {line["station"]: (line["passed"], line["detail"]) for line in ran.lines}
 
 
+@contextmanager
+def redirecting() -> Iterator[str]:
+    """A proxy that sends everybody elsewhere; its host and port."""
+
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            while size := int(self.rfile.readline().strip() or b"0", 16):
+                self.rfile.read(size + 2)
+            self.rfile.readline()
+            self.send_response(301)
+            self.send_header("Location", "http://127.0.0.1:9/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_uploads_are_proved_to_reach_this_gate_format_by_format_and_nothing_is_left(home: Home) -> None:
     with running_pictrs(FakePictrs(version="0.6.0-rc.6")) as fake, running_gate(home) as gate:
-        alone = home.run("drill", "gate")
-        assert "works when it is asked; not proved: that pict-rs asks this gate" in alone.out
-        assert "end to end" not in alone.out
+        with redirecting() as home.settings["FEDIWARDEN_GATE__ADDRESS"]:
+            alone = home.run("drill", "gate", expect=3)
+        assert "it redirects (301). pict-rs may follow that, and then everything passes" in alone.out
+        assert "the gate is broken at: address; not proved: that pict-rs asks this gate" in alone.out
+        del home.settings["FEDIWARDEN_GATE__ADDRESS"]
         beside(home, fake)
         fake.validator = gate.url
         fake.put(b"somebody's picture", "image/png", alias="theirs.png")

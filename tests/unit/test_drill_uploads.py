@@ -11,10 +11,13 @@ import pytest
 from tests.support.core import Core
 from tests.support.fake_pictrs import KEY, RECORDED, FakePictrs, Refusal, Seen, running_pictrs
 
+from fediwarden.cli.common import Run
+from fediwarden.cli.drill import _ended
 from fediwarden.drill import Station
 from fediwarden.drill_uploads import Formats, Through, asked_at
+from fediwarden.errors import Exit
 from fediwarden.media.samples import Sample, samples
-from fediwarden.model import EngineVersion, StoreName
+from fediwarden.model import EngineVersion, RunId, StoreName
 from fediwarden.platforms.pictrs.server import Server
 
 MEDIA = StoreName("media")
@@ -256,3 +259,20 @@ def test_there_is_a_harmless_file_of_each_format_and_no_two_drills_send_the_same
 )
 def test_the_address_that_pict_rs_tells_is_shown_without_its_secret(address: str, place: str) -> None:
     assert asked_at(address) == place
+
+
+@pytest.mark.parametrize(
+    ("passed", "unproved", "words", "code"),
+    [
+        (True, "", "the gate works end to end\n", Exit.OK),
+        (True, "not proved: it", "the gate works when it is asked; not proved: it\n", Exit.OK),
+        (False, "", "the gate is broken at: refused\n", Exit.NOT_SCANNED),
+    ],
+)
+def test_a_gate_that_nobody_asked_through_pict_rs_is_not_said_to_work_end_to_end(
+    capsys: pytest.CaptureFixture[str], passed: bool, unproved: str, words: str, code: Exit
+) -> None:
+    ended = _ended(Run(RunId(1)), [Station("refused", passed, "looked")], "the gate", json=False, unproved=unproved)
+
+    assert ended == code
+    assert capsys.readouterr().out == words

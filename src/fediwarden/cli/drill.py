@@ -145,10 +145,8 @@ def _ended(command: Run, stations: list[Station], what: str, *, json: bool, unpr
     failed = [station.name for station in stations if not station.passed]
     command.counts.update({"stations": len(stations), "failed": len(failed)})
     if not json:
-        if failed:
-            result(f"{what} is broken at: {', '.join(failed)}")
-        else:
-            result(f"{what} works when it is asked; {unproved}" if unproved else f"{what} works end to end")
+        works = f"{what} works when it is asked" if unproved else f"{what} works end to end"
+        result((f"{what} is broken at: {', '.join(failed)}" if failed else works) + (f"; {unproved}" if unproved else ""))
     return Exit.NOT_SCANNED if failed else Exit.OK
 
 
