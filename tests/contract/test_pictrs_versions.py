@@ -367,7 +367,7 @@ def test_an_alias_without_a_delete_token_outlives_its_purge(judge: Judge) -> Non
         purged = ask(rig, "POST", f"/internal/purge?alias={one}")
         fake.tick()
 
-        assert purged.told["aliases"] == sorted([one, two])
+        assert purged.told["aliases"] == [one, two]
         assert ask(rig, "GET", f"/internal/aliases?alias={two}").told["aliases"] == [two]
         assert original(rig, two).body == b"same"
         refused = ask(rig, "POST", f"/internal/delete?alias={two}")

@@ -17,6 +17,7 @@ class RealRig:
 
     pictrs: RealPictrs
     judge: Judge
+    postgres: Postgres
 
     @property
     def url(self) -> str:
@@ -47,12 +48,23 @@ class RealRig:
         if self.repository == "fjall":
             pytest.skip("0.5.16 has no fjall")
         if now != EARLY:
+            self.begin_anew()
             self.pictrs.become(EARLY)
         aliases = [self.pictrs.put(data) for data in pictures]
         if now != EARLY:
             self.pictrs.become(now)
             self.warm()
         return aliases
+
+    def begin_anew(self) -> None:
+        """With an empty repository: one that a later version brought up to date is none for 0.5.16."""
+        repository = dict(self.pictrs.repository)
+        if self.repository == "postgres":
+            name, _, where = self.postgres.database().rpartition("/")[2].partition("?")
+            repository["REPO__URL"] = f"postgresql:///{name}?user={self.postgres.user}&{where}"
+        else:
+            repository["REPO__PATH"] += "-early"
+        self.pictrs.repository = repository
 
     def name_the_validator(self) -> None:
         self.pictrs.stop()
@@ -72,6 +84,6 @@ class TestPromises(PictrsPromises):
             judging() as judge,
             running(version, setup, tmp_path / "pictrs", s3, postgres, MEDIA__EXTERNAL_VALIDATION=judge.url) as server,
         ):
-            rig = RealRig(server, judge)
+            rig = RealRig(server, judge, postgres)
             rig.warm()
             yield rig

@@ -634,7 +634,7 @@ class FakePictrs:
         shown = ordered[start : start + limit]
         page: dict[str, Any] = {
             "limit": limit,
-            "hashes": [{"hex": row.hash.hex(), "aliases": sorted(row.aliases), "details": self.told(row)} for row in shown],
+            "hashes": [{"hex": row.hash.hex(), "aliases": self.names(row), "details": self.told(row)} for row in shown],
         }
         if shown:
             page["current"] = _slug(shown[0])
@@ -660,6 +660,10 @@ class FakePictrs:
                 raise Refusal(lost.status, lost.message, "decode-image" if own else lost.code) from lost
             self.changed()
         return {"blurhash": row.blurhash} | row.details
+
+    def names(self, row: Row) -> list[str]:
+        """Its aliases in the order in which they are told: by name with sled and fjall, and as they come with PostgreSQL."""
+        return list(row.aliases) if self.repo == "postgres" else sorted(row.aliases)
 
     def stored(self, row: Row) -> bytes:
         """The bytes of an original. Raises: Refusal, where the file is lost."""
@@ -739,7 +743,7 @@ class _Handler(BaseHTTPRequestHandler):
                         if old:
                             raise Refusal(400, "No images associated with provided alias", "")
                         raise fake.unknown("purge")
-                    aliases = sorted(row.aliases)
+                    aliases = fake.names(row)
                     fake._purge(row)
                 self._json(200, {"msg": "ok", "aliases": aliases})
             case "POST", "delete" if not old:
@@ -756,7 +760,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET", "aliases":
                 with fake.lock:
                     row = fake.meant(seen.query)
-                    aliases = [] if row is None else sorted(row.aliases)
+                    aliases = [] if row is None else fake.names(row)
                 if "proxy" in seen.query and row is None:
                     raise fake.unknown("proxy")
                 if row is None and fake.since(0, 5, 17):

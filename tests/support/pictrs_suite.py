@@ -67,7 +67,8 @@ class Judge:
                 if not piece:
                     return
             head, _, rest = begun.partition(b"\r\n\r\n")
-            while b"chunked" in head.lower() and not rest.endswith(b"0\r\n\r\n"):
+            # a boundary may end in 0 as well: the last chunk begins a line
+            while b"chunked" in head.lower() and not (b"\r\n" + rest).endswith(b"\r\n0\r\n\r\n"):
                 rest += (piece := wire.recv(65536))
                 if not piece:
                     return
@@ -292,7 +293,8 @@ class PictrsPromises:
         assert imported.status == 201
         assert imported.told["files"][0]["file"] == "by hand.png"
         names = sorted([first, second, "by hand.png"])
-        assert ask(rig, "GET", f"/internal/aliases?alias={second}").told["aliases"] == names
+        told = ask(rig, "GET", f"/internal/aliases?alias={second}").told["aliases"]
+        assert (sorted(told) if rig.repository == "postgres" else told) == names
         assert sorted(server.aliases("by hand.png")) == names
         assert len(page(rig, limit=10)["hashes"]) == 2
         assert ask(rig, "POST", "/internal/delete?alias=by%20hand.png").status == 200
