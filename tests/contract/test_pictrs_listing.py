@@ -58,27 +58,16 @@ def listed(reader: PictrsReader) -> list[str]:
 @REPOSITORIES
 @pytest.mark.parametrize(
     "culprits",
-    [[20], [39], [0], [20, 19], [20, 19, 18, 17], [39, 38, 37], [2, 1, 0], [39, 20, 0], [30, 28, 26, 24]],
-    ids=[
-        "one",
-        "newest",
-        "oldest",
-        "two in a row",
-        "four in a row",
-        "the newest three",
-        "the oldest three",
-        "apart",
-        "every other",
-    ],
+    [[9], [17], [0], [9, 8, 7], [17, 16], [1, 0], [17, 9, 0], [12, 10, 8]],
+    ids=["one", "newest", "oldest", "three in a row", "the newest two", "the oldest two", "apart", "every other"],
 )
 def test_a_lost_file_keeps_nothing_else_from_being_listed(tmp_path: Path, repo: str, culprits: list[int]) -> None:
-    with server(tmp_path, repo, 40) as (fake, reader):
+    with server(tmp_path, repo, 18) as (fake, reader):
         poison(fake, *(f"{number}.jpeg" for number in culprits))
 
         assert listed(reader) == keys(fake)
 
 
-@REPOSITORIES
 @pytest.mark.parametrize(
     "answer",
     [
@@ -89,10 +78,8 @@ def test_a_lost_file_keeps_nothing_else_from_being_listed(tmp_path: Path, repo: 
     ],
     ids=lambda answer: str(answer[1]),
 )
-def test_whatever_pictrs_cannot_make_of_a_file_only_that_file_is_unreached(
-    tmp_path: Path, repo: str, answer: tuple[int, str, str]
-) -> None:
-    with server(tmp_path, repo, 12) as (fake, reader):
+def test_whatever_pictrs_cannot_make_of_a_file_only_that_file_is_unreached(tmp_path: Path, answer: tuple[int, str, str]) -> None:
+    with server(tmp_path, "sled", 12) as (fake, reader):
         (key,) = poison(fake, "5.jpeg", answer=answer)
 
         found = {ref.key: ref for page in reader.list() for ref in page}
@@ -103,7 +90,7 @@ def test_whatever_pictrs_cannot_make_of_a_file_only_that_file_is_unreached(
 
 
 @REPOSITORIES
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))])
 def test_lost_files_anywhere_at_any_distance_in_time_hide_nothing(tmp_path: Path, repo: str, seed: int) -> None:
     dice = random.Random(seed)
     gaps = [10 ** dice.uniform(-5.5, 6.5) for _ in range(dice.randrange(2, 30))]
@@ -157,9 +144,8 @@ def test_a_listing_without_a_lost_file_is_one_request_a_page(tmp_path: Path) -> 
         assert len(fake.seen) - before == 3
 
 
-@REPOSITORIES
-def test_a_server_that_lost_everything_is_said_to_have_lost_its_store_after_a_few(tmp_path: Path, repo: str) -> None:
-    with server(tmp_path, repo, 200) as (fake, reader):
+def test_a_server_that_lost_everything_is_said_to_have_lost_its_store_after_a_few(tmp_path: Path) -> None:
+    with server(tmp_path, "sled", 200) as (fake, reader):
         fake.objects.clear()
 
         with pytest.raises(Unreached, match="cannot read the files of 20 of them in a row") as caught:
@@ -170,8 +156,8 @@ def test_a_server_that_lost_everything_is_said_to_have_lost_its_store_after_a_fe
 
 
 def test_many_lost_files_in_a_row_end_no_listing_of_a_store_that_is_there(tmp_path: Path) -> None:
-    with server(tmp_path, "sled", 60) as (fake, reader):
-        poison(fake, *(f"{number}.jpeg" for number in range(10, 40)))
+    with server(tmp_path, "sled", 40) as (fake, reader):
+        poison(fake, *(f"{number}.jpeg" for number in range(5, 5 + MANY + 2)))
 
         assert listed(reader) == keys(fake)
 
