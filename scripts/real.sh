@@ -58,7 +58,8 @@ tools() {
 #!/bin/sh
 T=\$(dirname "\$0")/../tools
 L=\$T/usr/lib/$machine-linux-gnu
-# the modules and settings of that folder's ImageMagick; pict-rs hands it a policy of its own in front
+# the modules, plugins and settings of that folder's ImageMagick; pict-rs hands it a policy of its own in front
+export LIBHEIF_PLUGIN_PATH="\$L/libheif/plugins"
 export MAGICK_CODER_MODULE_PATH=\$(echo "\$L"/ImageMagick-7*/modules-Q16/coders)
 export MAGICK_CONFIGURE_PATH="\${MAGICK_CONFIGURE_PATH:-}\${MAGICK_CONFIGURE_PATH:+:}\$T/etc/ImageMagick-7"
 exec "\$(echo "\$T"/usr/lib64/ld-linux-*)" --library-path "\$L:\$L/blas:\$L/lapack:\$L/pulseaudio" "\$T/usr/bin/${program#*:}" "\$@"

@@ -41,6 +41,12 @@ def uploaded(pictrs: RealPictrs, seed: int = 0) -> dict[str, str]:
     return {kind: answer.alias for kind, answer in told.items() if answer.status == 201}
 
 
+def suspecting(home: Home, format: str) -> None:
+    """Have the stand-in policy hide another format than GIF."""
+    policy = home.folder / "policy.toml"
+    policy.write_text(policy.read_text().replace('format = ["gif"]', f'format = ["{format}"]'))
+
+
 def until(ready: object, what: str, seconds: float = WAIT) -> None:
     """Wait for another process."""
     end = time.monotonic() + seconds
@@ -110,6 +116,7 @@ def test_bytes_that_were_looked_at_are_known_and_suspected_ones_are_refused_and_
 
 def test_the_drill_at_the_gate_proves_the_road_through_pict_rs_and_fails_without_it(pictrs: RealPictrs, beside: Beside) -> None:
     home = beside(pictrs)
+    suspecting(home, "tiff")  # every format that a drill sends is to pass
     with running_gate(home, store="media") as gate:
         home.run("drill", "gate", "--json", expect=3)  # pict-rs asks nobody
         gated(home, pictrs, gate)
@@ -146,7 +153,7 @@ def test_a_watch_looks_at_what_comes_in(pictrs: RealPictrs, beside: Beside) -> N
         aliases = [pictrs.put(still("png", 64, 48, seed)) for seed in range(5)] + [pictrs.put(BAD, "image/gif")]
         assert len(aliases) == 6
 
-        until(lambda: len(home.run("list", "--json", expect=None).lines) == 6, "the watch does not look")
+        until(lambda: len(home.run("list", "--standing", "seen", "--json", expect=None).lines) == 6, "the watch does not look")
 
         assert len(home.run("list", "--step", "quarantine", "--json").lines) == 1
     finally:
@@ -220,8 +227,7 @@ def test_a_restore_passes_the_gate_and_the_same_bytes_do_not_afterwards_unless_i
 
 def test_a_video_comes_back_and_it_was_said_beforehand_that_its_bytes_change(pictrs: RealPictrs, beside: Beside) -> None:
     home = beside(pictrs)
-    policy = home.folder / "policy.toml"
-    policy.write_text(policy.read_text().replace('format = ["gif"]', 'format = ["mp4"]'))
+    suspecting(home, "mp4")
     alias = pictrs.put(movie("mp4", [scene(64, 48, number) for number in range(12)]), "video/mp4")
     key = pictrs.named(alias)
     home.run("scan", expect=1)
