@@ -42,7 +42,8 @@ def test_without_arguments_it_shows_the_whole_road_and_leaves_no_server_behind(t
 
     assert done.returncode == 0, (told, done.stderr)
     assert re.search(r"^ +4  suspected: quarantine is decided", told, re.MULTILINE), told
-    assert re.search(r"broken/empty\.jpg +\(broken: empty\)", told)
+    assert re.search(r"broken/text\.jpg +\(broken: \w+\)", told)
+    assert "broken/empty.jpg" not in told  # nothing is in it
     assert re.search(r"review .*hiding/zip with a password\.jpg", told)
     assert "because  this installation's own drill picture" in told
     assert "\x1b" not in told
@@ -56,13 +57,14 @@ def test_with_a_store_it_looks_changes_nothing_and_calls_a_suspicion_no_failure(
 ) -> None:
     home = new_home()
     store = tmp_path / "store"
-    write(store, {"a.png": still("png", 96, 64), "b.gif": animation("gif", 3), "c.jpg": b""})
+    write(store, {"a.png": still("png", 96, 64), "b.gif": animation("gif", 3), "c.jpg": still("jpeg", 96, 64)[:400], "nothing.jpg": b""})
     before = files_below(store)
     done = run("store", environment={**home.environment, "HOME": str(tmp_path)})
 
     assert done.returncode == 0, (done.stdout, done.stderr)
     assert re.search(r"^ +1  suspected", done.stdout, re.MULTILINE)
     assert re.search(r"^ +1  NOT SCANNED", done.stdout, re.MULTILINE)
+    assert re.search(r"^ +1  of them empty", done.stdout, re.MULTILINE)
     assert files_below(store) == before
 
 
