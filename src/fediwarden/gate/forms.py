@@ -1,5 +1,7 @@
 """What a request carries: a picture's bytes as they are, or a form with exactly one part; nothing is written, and no name in it is used.
 
+A picture of nothing is none: a proxy that drops the body would otherwise have every upload pass as one that cannot be decoded.
+
 One grammar and no other, because whatever stands beside the picture would pass without a look: no text before or after the form, no
 second part, no encoding. The parsers of libraries (python-multipart, `email`) forgive more than that: they pass over what stands before
 the first boundary and after the last one.
@@ -21,6 +23,8 @@ FIELD = re.compile(rf"({TOKEN}):[ \t]*([^\r\n\0]*)".encode())
 BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")  # RFC 2046, 5.1.1
 PICTURES = ("image/", "video/", "application/octet-stream")  # what may be said of a picture that comes in a form
 KNOWN = {b"content-disposition", b"content-type", b"content-length", b"content-transfer-encoding"}  # of a part
+BLANKS = b"\r\n\t "
+NOTHING = "an empty body"
 MIME = (b"--", b"content-", b"mime-version:")  # how a form or a letter begins, and no picture does
 
 Header = tuple[bytes, bytes]
@@ -98,14 +102,22 @@ class Sent:
         if head.boundary is not None:
             self._mark = b"--" + head.boundary
             claimed = await self._part(head)
-        while len(begins := self._held.lstrip(b"\r\n\t ")) < len(MIME[-1]) and len(self._held) < BLANK and await self._more():
+        while len(begins := self._held.lstrip(BLANKS)) < len(MIME[-1]) and len(self._held) < BLANK and await self._more():
             continue
         if begins.lower().startswith(MIME):
             raise Misread("a form, or nothing, where a picture should be")
         return claimed
 
     async def data(self) -> AsyncIterator[bytes]:
-        """The picture. Ends only where what was sent ends as it should."""
+        """The picture. Ends only where what was sent ends as it should, and was more than blanks."""
+        blank = True
+        async for chunk in self._data():
+            blank = blank and not chunk.strip(BLANKS)
+            yield chunk
+        if blank:
+            raise Misread(NOTHING)
+
+    async def _data(self) -> AsyncIterator[bytes]:
         if not self._mark:
             if self._held:
                 yield self._held

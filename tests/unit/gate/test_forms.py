@@ -197,6 +197,26 @@ def test_a_form_that_is_called_a_picture_is_not_understood(before: bytes) -> Non
             read(before + body, [(b"content-type", b"image/gif")])
 
 
+@pytest.mark.parametrize(
+    "blanks", [b"", b"\r\n", b" \t\n" * 1000], ids=["nothing", "a line", "more blanks than a body may begin with"]
+)
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_nothing_never_passes_and_owes_nothing_whatever_may_pass_unscanned(
+    tmp_path: Path, address: str, chunked: bool, blanks: bytes
+) -> None:
+    """As it comes through an nginx with `proxy_pass_request_body off`; in a form it is the same."""
+    with a_gate(tmp_path, broken="debt") as yard:
+        bodies = [(blanks, [(b"content-type", b"image/png")]), (blanks, []), as_pictrs_06(blanks)]
+        answers = [sent(yard, address, body, headers, chunked=chunked).status_code for body, headers in bodies]
+
+        assert answers == [406] * 3
+        assert yard.totals.refused == {Why.MISREAD: 3}
+        assert yard.debts == []
+        assert yard.gate.desk.held == 0
+        assert yard.core.opener.opened == []
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_is_understood_is_understood_the_same_by_another_parser(draw: st.DataObject) -> None:
