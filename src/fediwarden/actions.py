@@ -398,19 +398,25 @@ class Warden:
     def restore(self, hidden: DeedEvent, identities: Sequence[Path], because: str) -> Result:
         """Put a hidden object back, byte for byte, from the quarantine place, or from the vault with one of its private keys.
 
-        The begun deed lets these bytes pass the gate, while this runs. A person's word that they pass for good goes into the
+        The begun deed lets these bytes pass the gate, while this runs and this process lives. A person's word that they pass for good goes into the
         ledger together with *done*. What a failed restore brought back is hidden again at once, and owed where that fails.
 
         Raises:
             CannotWrite: the ledger can take no more; what may be back is owed.
             Misconfigured: only the vault holds the bytes and no identity was given, or none that opens it.
             BadEvidence: what the vault holds is not what was sealed.
+            Busy: somebody else is at it.
         """
         if hidden.place is None:
             raise BadEvidence(f"the record of {hidden.key!r} does not say where it lies", hint="run `fediwarden vault verify`")
         event = replace(
             hidden, act=Act.RESTORE, state=DeedState.BEGUN, actor=self._actor, at=self._clock(), place=None, problem=""
         )
+        with self._ledger.restoring(event):
+            return self._restore(hidden, event, identities, because)
+
+    def _restore(self, hidden: DeedEvent, event: DeedEvent, identities: Sequence[Path], because: str) -> Result:
+        assert hidden.place is not None  # noqa: S101 - `restore` has seen to it
         self._did(event, DeedState.BEGUN)
         told = False  # whether anything may be back
         try:

@@ -1,14 +1,15 @@
 """What the ledger owes the gate and the platforms: no answer is lost, a debt ends only by a look or with a reason, names are kept."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.ledgers import ENGINE, NOW, STORE, a_decision, a_hash, a_look, a_ref, begun, do, flagged
+from tests.support.ledgers import ENGINE, NOW, STORE, a_decision, a_hash, a_look, a_ref, an_event, begun, do, flagged
 
-from fediwarden.errors import CannotWrite
+from fediwarden.errors import Busy, CannotWrite
 from fediwarden.ledger import GATE, Ledger
 from fediwarden.model import (
     Act,
@@ -141,24 +142,52 @@ def test_answers_are_counted_from_a_moment_on_and_unsealed_ones_stand_out(ledger
     assert ledger.uploads.totals(ENGINE, NOW + timedelta(seconds=1)).refused == {}
 
 
-def test_what_is_being_restored_is_known_until_it_ends_or_its_command_does_or_its_time_is_over(ledger: Ledger) -> None:
+def a_restore(ledger: Ledger, ref: ObjectRef) -> AbstractContextManager[None]:
+    """Somebody has a restoring of it in hand."""
+    return ledger.restoring(an_event(ledger, ref, DeedState.BEGUN, Act.RESTORE))
+
+
+def test_what_is_being_restored_is_known_while_its_command_is_at_it_and_its_time_is_not_over(ledger: Ledger) -> None:
+    ref, other = upload(), upload("two")
+    for each in (ref, other):
+        flagged(ledger, each)
+    ledger.begin("restore", {}, NOW)
+    with a_restore(ledger, ref):
+        do(ledger, ref, DeedState.BEGUN, DeedState.MOVED, act=Act.RESTORE)
+
+        assert ledger.uploads.restoring([PICTRS, STORE], NOW) == [a_hash("one")]
+        assert ledger.uploads.restoring([PICTRS], NOW + timedelta(hours=1)) == []
+        assert ledger.uploads.restoring([STORE], NOW) == []
+
+    assert ledger.uploads.restoring([PICTRS], NOW) == []  # the command is gone, and recorded no end
+    with a_restore(ledger, other):
+        do(ledger, other, DeedState.BEGUN, act=Act.RESTORE)
+        assert ledger.uploads.restoring([PICTRS], NOW) == [a_hash("two")]  # and not what another command left
+
+
+@pytest.mark.parametrize(
+    ("act", "state"),
+    [(Act.RESTORE, DeedState.DONE), (Act.RESTORE, DeedState.FAILED), (Act.HIDE, DeedState.BEGUN), (Act.HIDE, DeedState.CHANGED)],
+)
+def test_any_later_deed_ends_what_is_being_restored(ledger: Ledger, act: Act, state: DeedState) -> None:
     ref = upload()
     flagged(ledger, ref)
-    do(ledger, ref, DeedState.BEGUN, act=Act.RESTORE)
-    assert ledger.uploads.restoring([PICTRS], NOW) == []  # nobody runs a restore
-    run = ledger.begin("restore", {}, NOW)
-    do(ledger, ref, DeedState.BEGUN, DeedState.MOVED, act=Act.RESTORE)
-    assert ledger.uploads.restoring([PICTRS, STORE], NOW) == [a_hash("one")]
-    assert ledger.uploads.restoring([PICTRS], NOW + timedelta(hours=1)) == []
-    assert ledger.uploads.restoring([STORE], NOW) == []
+    with a_restore(ledger, ref):
+        do(ledger, ref, DeedState.BEGUN, DeedState.MOVED, act=Act.RESTORE)
+        do(ledger, ref, state, act=act)
 
-    ledger.end(run, "interrupted", {}, NOW)
-    assert ledger.uploads.restoring([PICTRS], NOW) == []
-    ledger.begin("drill run", {}, NOW)
-    assert ledger.uploads.restoring([PICTRS], NOW) == [a_hash("one")]
-    for state in (DeedState.FAILED, DeedState.DONE):
-        do(ledger, ref, DeedState.BEGUN, state, act=Act.RESTORE)
         assert ledger.uploads.restoring([PICTRS], NOW) == []
+
+
+def test_the_same_object_is_in_one_hand_only(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger, Ledger.open(tmp_path / "ledger.sqlite") as other:
+        flagged(ledger, upload())
+        with a_restore(ledger, upload()):
+            do(ledger, upload(), DeedState.BEGUN, act=Act.RESTORE)
+            assert other.uploads.restoring([PICTRS], NOW) == [a_hash("one")]
+            with pytest.raises(Busy), a_restore(other, upload()):
+                pass
+            assert other.uploads.restoring([PICTRS], NOW) == [a_hash("one")]
 
 
 def test_names_are_kept_with_the_listing_and_found_again(ledger: Ledger) -> None:

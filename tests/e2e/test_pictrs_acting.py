@@ -1,6 +1,7 @@
 """Hidden and restored through pict-rs by the commands an administrator gives, with who else is met shown first."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 from tests.support.command import Home
-from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
+from tests.support.fake_pictrs import KEY, FakePictrs, Refusal, Seen, running_pictrs
 from tests.support.gate_process import running_gate
 from tests.support.media_makers import animation, still
 from tests.support.postgres import Postgres, run_sql
@@ -114,6 +115,48 @@ def test_what_pict_rs_writes_anew_passes_the_gate_once_and_is_said_to_differ_and
     assert [(answer["passed"], answer["why"]) for answer in gate_said["answers"]] == [(True, "restoring")]
     assert {word["step"] for word in gate_said["words"]} == {"pass"}
     assert guarded.run("status", "--json").last["gate"]["refused_today"] == {"known": 1, "looked": 2}  # drills apart
+
+
+def killed_restore(home: Home, pictrs: FakePictrs, key: str, imports: int) -> None:
+    """A restore that is killed while pict-rs is at the import after so many; that one is never done."""
+    reached, goes_on, left = threading.Event(), threading.Event(), [imports]
+
+    def before(seen: Seen) -> None:
+        if seen.path == "/internal/import":
+            left[0] -= 1
+            if left[0] < 0:
+                reached.set()
+                goes_on.wait(60)
+                raise Refusal(500, "as the test wants", "hung")
+
+    pictrs.before = before
+    process = home.start("restore", key, "--identity", home.identities[0])
+    try:
+        assert reached.wait(60)
+    finally:
+        process.kill()
+        process.communicate()
+        goes_on.set()
+        pictrs.before = lambda seen: None
+
+
+def test_after_a_killed_restore_the_gate_refuses_these_bytes_at_once_and_after_apply(guarded: Home, pictrs: FakePictrs) -> None:
+    for alias in ("one.gif", "two.gif"):
+        pictrs.put(BAD, "image/gif", alias=alias, animated=True)
+    guarded.run("scan", expect=1)
+    key = guarded.run("apply", "--yes", "--shared", "--json").lines[0]["key"]
+    with running_gate(guarded, store="media") as gate:
+        pictrs.validator = gate.url
+        killed_restore(guarded, pictrs, key, imports=1)
+        assert pictrs.data("one.gif") == BAD
+
+        assert pictrs.upload(BAD, "image/gif", animated=True).code == "failed-external-validation"
+
+        guarded.run("apply", "--yes")
+        assert pictrs.rows == {}
+        assert pictrs.upload(BAD, "image/gif", animated=True).code == "failed-external-validation"
+        guarded.run("restore", key, "--identity", guarded.identities[0])
+        assert (pictrs.data("one.gif"), pictrs.data("two.gif")) == (BAD, BAD)
 
 
 def test_the_preview_that_lemmy_made_of_a_picture_is_sealed_hidden_and_restored_with_it(

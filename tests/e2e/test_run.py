@@ -57,7 +57,10 @@ def test_with_a_store_it_looks_changes_nothing_and_calls_a_suspicion_no_failure(
 ) -> None:
     home = new_home()
     store = tmp_path / "store"
-    write(store, {"a.png": still("png", 96, 64), "b.gif": animation("gif", 3), "c.jpg": still("jpeg", 96, 64)[:400], "nothing.jpg": b""})
+    write(
+        store,
+        {"a.png": still("png", 96, 64), "b.gif": animation("gif", 3), "c.jpg": still("jpeg", 96, 64)[:400], "nothing.jpg": b""},
+    )
     before = files_below(store)
     done = run("store", environment={**home.environment, "HOME": str(tmp_path)})
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from fediwarden.config import GateSettings
-from fediwarden.errors import FediwardenError
+from fediwarden.errors import FediwardenError, Misconfigured
 from fediwarden.gate.desk import Desk, Job
 from fediwarden.gate.recorder import Recorder
 from fediwarden.ledger import GATE, Ledger
@@ -39,9 +39,7 @@ log = structlog.get_logger("fediwarden")
 
 RESERVE = 1.0  # seconds of the deadline, a third of it at most, that are kept for putting the answer on record
 CLOSING = 3.0  # seconds that an answer may take once the gate is being stopped
-RESTORING = timedelta(
-    minutes=10
-)  # how long after a restore of an object began its bytes may come in, at most: a killed one ends nothing
+RESTORING = timedelta(minutes=10)  # how long after a restore of an object began its bytes may come in, at most
 NEAR = 0.05  # how far scores of the same picture lie apart when pict-rs has written it anew
 SEALED = 10_000  # contents that are remembered as sealed
 SEALING = 2  # known bytes that are held against the vault at the same time
@@ -495,7 +493,13 @@ class Gate:
 
     def _restorings(self) -> set[Sha256]:
         """The bytes that are being put back just now; no word lets them pass, and none is left when it fails."""
-        return set(self._ledger.uploads.restoring(self._restorable, self._clock() - RESTORING)) if self._restorable else set()
+        if not self._restorable:
+            return set()
+        try:
+            return set(self._ledger.uploads.restoring(self._restorable, self._clock() - RESTORING))
+        except Misconfigured as error:
+            log.warning("nothing is let in for being restored: who is at it cannot be asked", problem=str(error))
+            return set()
 
     def _is_restored(self, sha256: Sha256, look: Look) -> bool:
         """Whether this is a copy of what is being put back, written anew by pict-rs on the way: one copy for each, as often as it comes."""

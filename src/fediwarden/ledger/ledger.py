@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from fediwarden.errors import CannotWrite
 from fediwarden.ledger import database, keeping, legacy, migrate, platforms, uploads, watching
+from fediwarden.ledger.hands import Hands
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import (
     EMPTY,
@@ -78,6 +79,7 @@ class Ledger:
         self._writer = database.writing(engine)
         self._read_only = read_only
         self._lock = RLock()
+        self._hands = Hands(None if path == database.MEMORY else f"{path}.restoring")
 
     @classmethod
     def open(cls, url: str | Path, *, read_only: bool = False) -> Self:
@@ -113,7 +115,7 @@ class Ledger:
     @property
     def uploads(self) -> "uploads.Uploads":
         """What the gate answered and owes."""
-        return uploads.Uploads(self._reading, self._writing)
+        return uploads.Uploads(self._reading, self._writing, self._hands)
 
     @property
     def platforms(self) -> "platforms.Platforms":
@@ -438,6 +440,10 @@ class Ledger:
         """One more link in the record of deeds, durable when this returns."""
         with self._writing() as connection:
             _did(connection, event)
+
+    def restoring(self, event: DeedEvent) -> AbstractContextManager[None]:
+        """Have a restoring in hand: while this is held, and this process lives, the gate lets its bytes pass. Raises: Busy, CannotWrite."""
+        return self._hands.taken(event.store, event.key, event.sha256)
 
     def restored(self, run: RunId, event: DeedEvent, words: Mapping[Sha256, Decision], ref: ObjectRef | None = None) -> None:
         """A restoring that is done, with a person's word about what came back and its names: all in one transaction, or nothing.

@@ -505,17 +505,13 @@ SELECT * FROM answers WHERE id > (SELECT COALESCE(MAX(id), 0) FROM answers) - :l
 SELECT 1 FROM debts WHERE sha256 = :sha256 LIMIT 1;
 
 -- name: restoring
--- Bytes whose restoring was begun since a moment and has not ended, by a command that has not ended either.
+-- Deeds that began to restore something since a moment, where nothing was done to the same bytes there since.
 -- The gate asks this, so it goes by time, and by no other index: SQLite would rather read every deed of the store.
-SELECT DISTINCT d.sha256 AS sha256 FROM deeds d
+SELECT DISTINCT d.store AS store, d.key AS key, d.sha256 AS sha256 FROM deeds d
 WHERE d.at >= :since AND d.act = 'restore' AND d.state = 'begun' AND d.store || '' IN :stores
-    AND EXISTS (
-        SELECT 1 FROM runs r WHERE r.command IN ('restore', 'drill run') AND r.at <= d.at
-            AND NOT EXISTS (SELECT 1 FROM run_ends x WHERE x.run = r.id)
-    )
     AND NOT EXISTS (
         SELECT 1 FROM deeds n WHERE n.store = d.store AND n.key = d.key AND n.sha256 = d.sha256 AND n.seq > d.seq
-            AND n.act = 'restore' AND n.state IN ('done', 'failed')
+            AND NOT (n.act = 'restore' AND n.state = 'moved')
     );
 
 -- name: add_trace

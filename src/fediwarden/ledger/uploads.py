@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from fediwarden.ledger.hands import Hands
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, moment, notes_of
 from fediwarden.model import Answer, Debt, Decision, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName, Why
@@ -79,9 +80,11 @@ class Uploads:
         self,
         reading: "Callable[[], AbstractContextManager[Connection]]",
         writing: "Callable[[], AbstractContextManager[Connection]]",
+        hands: Hands,
     ) -> None:
         self._reading = reading
         self._writing = writing
+        self._hands = hands
 
     def debts(self, engine: EngineVersion) -> Iterator[Debt]:
         """Unpaid debts, oldest first, page by page."""
@@ -106,12 +109,12 @@ class Uploads:
     def restoring(self, stores: Sequence[StoreName], since: datetime) -> list[Sha256]:
         """Bytes that a person is putting back into these stores just now: begun since then, not ended, and the command still at it.
 
-        A command that was killed has not ended as far as the record tells: `since` bounds what that leaves open.
+        A command that was killed has nothing in hand, whatever the record tells. Raises: Misconfigured.
         """
         facts = {"stores": [clean(store) for store in stores], "since": iso(since)}
         with self._reading() as connection:
             rows = connection.execute(queries()["restoring"], facts).all()
-        return [Sha256(row.sha256) for row in rows]
+        return [Sha256(row.sha256) for row in rows if self._hands.has(StoreName(row.store), decoded(row.key), Sha256(row.sha256))]
 
     def answers(self, sha256: Sha256) -> list[Answer]:
         """Every answer about these bytes, as stored or as uploaded, oldest first."""

@@ -274,14 +274,14 @@ def test_what_is_being_restored_passes_without_a_word_and_an_altered_copy_of_it_
     with a_gate(tmp_path) as yard:
         ledger, event = yard.core.ledger, _suspected(yard)
         assert yard.asked(BAD) == [False]
-        yard.core.begun("restore")
-        ledger.did(event)
+        with ledger.restoring(event):
+            ledger.did(event)
 
-        anew, other_shape = BAD + b" written anew", BAD + b" odd"
-        assert yard.asked(BAD, anew) == [True, True]
-        assert [yard.answers(data)[-1].why for data in (BAD, anew)] == [Why.RESTORING] * 2
-        assert yard.asked(other_shape) == [False]  # one restoring lets one copy in
-        assert yard.asked(anew, BAD) == [True, True]  # and that one under every alias
+            anew, other_shape = BAD + b" written anew", BAD + b" odd"
+            assert yard.asked(BAD, anew) == [True, True]
+            assert [yard.answers(data)[-1].why for data in (BAD, anew)] == [Why.RESTORING] * 2
+            assert yard.asked(other_shape) == [False]  # one restoring lets one copy in
+            assert yard.asked(anew, BAD) == [True, True]  # and that one under every alias
         assert [ledger.verdict(named(data)) for data in (BAD, anew)] == [None, None]
 
 
@@ -289,34 +289,48 @@ def test_what_is_being_restored_passes_without_a_word_and_an_altered_copy_of_it_
 def test_when_a_restoring_ends_without_a_word_its_bytes_are_refused_again(tmp_path: Path, state: DeedState) -> None:
     with a_gate(tmp_path) as yard:
         event, anew = _suspected(yard), BAD + b" written anew"
-        yard.core.begun("restore")
-        yard.core.ledger.did(event)
-        assert yard.asked(BAD, anew) == [True, True]
+        with yard.core.ledger.restoring(event):
+            yard.core.ledger.did(event)
+            assert yard.asked(BAD, anew) == [True, True]
 
-        yard.core.ledger.did(replace(event, state=state))
+            yard.core.ledger.did(replace(event, state=state))
+            assert yard.asked(BAD, anew) == [False, False]
+
+
+def test_a_restoring_opens_the_gate_for_ten_minutes_at_most(tmp_path: Path) -> None:
+    with a_gate(tmp_path) as yard:
+        event = _suspected(yard)
+        with yard.core.ledger.restoring(event):
+            yard.core.ledger.did(event)
+            yard.core.clock.turn(minutes=9)
+            assert yard.asked(BAD) == [True]
+
+            yard.core.clock.turn(minutes=2)
+            assert yard.asked(BAD) == [False]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_restoring_that_was_killed_or_interrupted_opens_the_gate_no_more(tmp_path: Path, ends: bool) -> None:
+    with a_gate(tmp_path) as yard:
+        event, anew = _suspected(yard), BAD + b" written anew"
+        run = yard.core.begun("restore")
+        with yard.core.ledger.restoring(event):
+            yard.core.ledger.did(event)
+            assert yard.asked(BAD, anew) == [True, True]
+        if ends:
+            yard.core.ledger.end(run, "interrupted", {}, yard.core.clock())
+
         assert yard.asked(BAD, anew) == [False, False]
 
 
-def test_a_restoring_that_was_killed_opens_the_gate_for_ten_minutes_at_most(tmp_path: Path) -> None:
+def test_what_was_hidden_again_is_refused_though_somebody_is_at_it(tmp_path: Path) -> None:
     with a_gate(tmp_path) as yard:
         event = _suspected(yard)
-        yard.core.begun("restore")
-        yard.core.ledger.did(event)
-        yard.core.clock.turn(minutes=9)
-        assert yard.asked(BAD) == [True]
+        with yard.core.ledger.restoring(event):
+            yard.core.ledger.did(event)
+            yard.core.ledger.did(replace(event, act=Act.HIDE))
 
-        yard.core.clock.turn(minutes=2)
-        assert yard.asked(BAD) == [False]
-
-
-def test_a_restoring_that_was_interrupted_opens_the_gate_no_more(tmp_path: Path) -> None:
-    with a_gate(tmp_path) as yard:
-        event = _suspected(yard)
-        run = yard.core.begun("restore")
-        yard.core.ledger.did(event)
-        yard.core.ledger.end(run, "interrupted", {}, yard.core.clock())
-
-        assert yard.asked(BAD) == [False]
+            assert yard.asked(BAD) == [False]
 
 
 def test_what_a_person_had_confirmed_passes_while_a_person_restores_it(tmp_path: Path) -> None:
@@ -325,9 +339,10 @@ def test_what_a_person_had_confirmed_passes_while_a_person_restores_it(tmp_path:
         run = yard.core.begun("restore")
         yard.core.ledger.clear(run, named(BAD), Decision(Step.QUARANTINE, "confirmed", "seen", by="alice"))
         assert yard.asked(BAD) == [False]
-        yard.core.ledger.did(event)
+        with yard.core.ledger.restoring(event):
+            yard.core.ledger.did(event)
 
-        assert yard.asked(BAD) == [True]
+            assert yard.asked(BAD) == [True]
 
 
 # --- debts

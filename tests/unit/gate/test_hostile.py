@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -187,34 +188,32 @@ def test_a_late_refusal_that_is_found_suspected_later_is_one_answer(tmp_path: Pa
 # --- restoring
 
 
-def _restoring(yard: Yard, store: StoreName) -> DeedEvent:
+@contextmanager
+def _restoring(yard: Yard, store: StoreName) -> Iterator[None]:
     met_by_a_scan(yard, BAD)
-    yard.core.begun("restore")
     event = DeedEvent(Act.RESTORE, DeedState.BEGUN, store, "some/key", named(BAD), 1, "alice", yard.core.clock())
-    yard.core.ledger.did(event)
-    return event
+    with yard.core.ledger.restoring(event):
+        yard.core.ledger.did(event)
+        yield
 
 
 def test_an_altered_copy_that_was_refused_before_passes_while_a_person_restores_it(tmp_path: Path) -> None:
     altered = BAD + b" written anew"
     with a_gate(tmp_path) as yard:
         assert yard.asked(altered) == [False]
-        _restoring(yard, PICTRS)
-
-        assert yard.asked(altered) == [True]
-        assert yard.answers(altered)[-1].why is Why.RESTORING
-        assert yard.asked(BAD + b" of somebody else") == [False]
+        with _restoring(yard, PICTRS):
+            assert yard.asked(altered) == [True]
+            assert yard.answers(altered)[-1].why is Why.RESTORING
+            assert yard.asked(BAD + b" of somebody else") == [False]
 
 
 def test_what_was_hidden_in_the_bucket_of_pict_rs_is_let_in_too_while_it_is_restored(tmp_path: Path) -> None:
-    with a_gate(tmp_path, beside=[StoreName("bucket")]) as yard:
-        _restoring(yard, StoreName("bucket"))
+    with a_gate(tmp_path, beside=[StoreName("bucket")]) as yard, _restoring(yard, StoreName("bucket")):
         assert yard.asked(BAD + b" written anew") == [True]
 
 
 def test_two_altered_copies_at_once_are_not_both_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with a_gate(tmp_path, workers=4) as yard:
-        _restoring(yard, PICTRS)
+    with a_gate(tmp_path, workers=4) as yard, _restoring(yard, PICTRS):
         known = yard.core.ledger.known
 
         def slowly(sha256: Sha256, engine: object) -> object:
