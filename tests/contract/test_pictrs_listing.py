@@ -3,6 +3,7 @@
 import random
 from collections.abc import Generator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -268,3 +269,26 @@ def test_a_file_that_a_bucket_has_lost_is_lost_though_pictrs_answers_404_for_it(
         fake.forget("1.jpeg")
         with pytest.raises(Gone):
             reader.fetch(refs[key], 1 << 20)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5.16", "0.5.19", "0.5.25", "0.6.0-rc.6"])
+def test_whether_a_file_can_be_read_is_told_by_every_version_without_fetching_it(tmp_path: Path, version: str) -> None:
+    with running_pictrs(FakePictrs(version=version)) as fake, closing(reader_of(settings_of(fake, tmp_path))) as reader:
+        for alias in ("a.png", "b.png"):
+            fake.put(alias.encode() * 900, alias=alias)
+        row = fake.row("a.png")
+        assert row is not None
+        key = "a.png" if version == "0.4" else row.hash.hex()
+        ref = reader.stat(key)
+
+        kind = Unreached if version == "0.4" else Lost  # 0.4 has no codes, and says in free words that the file is missing
+
+        reader.prove(ref)
+        fake.lose("a.png")
+        with pytest.raises(kind):
+            reader.prove(ref)
+        with pytest.raises(kind):
+            reader.prove(replace(ref, names=()))
+        fake.rows.pop(row.hash)
+        with pytest.raises(Gone):
+            reader.prove(ref)

@@ -9,7 +9,7 @@ from tests.support.core import Core
 from fediwarden.errors import Gone, Lost, Unreached
 from fediwarden.ledger import Listed
 from fediwarden.model import ObjectRef
-from fediwarden.pipeline import DOWN_AFTER, conclude, doubtful
+from fediwarden.pipeline import DOWN_AFTER, Spread, conclude, doubtful
 from fediwarden.stores.memory import MemoryStore
 
 
@@ -23,6 +23,24 @@ def fails(key: str, error: Exception) -> Callable[[str, str], None]:
     def before(step: str, of: str) -> None:
         if step == "fetch" and of == key:
             raise error
+
+    return before
+
+
+class Apart(MemoryStore):
+    """Lists from elsewhere than where its files lie, as pict-rs does; "prove" is a step of its own."""
+
+    def prove(self, ref: ObjectRef) -> None:
+        self._step("prove", ref.key)
+
+
+def away(asked: list[str], error: Exception | None = None) -> Callable[[str, str], None]:
+    """The files are not there any more; what they were asked for by."""
+
+    def before(step: str, key: str) -> None:
+        if step in ("fetch", "prove"):
+            asked.append(f"{step} {key}")
+            raise error or Lost("pict-rs knows it, and its file is not there")
 
     return before
 
@@ -179,3 +197,81 @@ def test_files_lost_side_by_side_end_no_scan_of_the_others() -> None:
     tally = core.scan()
 
     assert (tally.seen, tally.unreached, tally.stores_down) == (70, 30, {})
+
+
+def test_a_store_whose_files_went_away_is_down_though_it_lists_everything_unchanged() -> None:
+    core = Core(Apart("memory", many(30)))
+    core.scan()
+    asked: list[str] = []
+    core.store.before = away(asked)
+
+    tally = core.scan()
+
+    assert tally.skipped == 30
+    assert str(tally.stores_down[core.store.name]) == "memory: pict-rs lists its objects and cannot read their files"
+    assert asked == ["prove 00000", "prove 00015", "prove 00029"]
+
+
+def test_a_store_that_does_not_hand_out_what_it_lists_is_down_with_its_own_words() -> None:
+    core = Core(Apart("memory", many(2)))
+    core.scan()
+    core.store.before = away([], Unreached("it is broken"))
+
+    down = core.scan().stores_down[core.store.name]
+
+    assert "hands none of them out: it is broken" in str(down)
+
+
+def test_one_file_that_can_be_read_or_one_that_was_fetched_speaks_for_the_store() -> None:
+    core = Core(Apart("memory", many(30)))
+    core.scan()
+    asked: list[str] = []
+    lost = away(asked)
+
+    core.store.before = lambda step, key: None if key == "00015" else lost(step, key)
+    assert core.scan().stores_down == {}
+    assert asked == ["prove 00000"]
+    asked.clear()
+    core.store.put("new", b"dark, new")
+    core.store.before = lambda step, key: None if step == "fetch" else lost(step, key)
+    assert core.scan().stores_down == {}
+    assert asked == []
+
+
+@pytest.mark.parametrize(("count", "again"), [(10, True), (3, False), (1, False)])
+def test_a_small_store_that_has_lost_all_it_was_asked_for_is_down(count: int, again: bool) -> None:
+    core = Core(Apart("memory", many(count)))
+    if again:
+        core.scan()
+    core.store.before = away([])
+
+    tally = core.scan(again=again)
+
+    assert "cannot read their files" in str(tally.stores_down[core.store.name])
+    assert tally.unreached == count
+
+
+def test_new_files_that_are_lost_by_themselves_are_no_word_about_the_store() -> None:
+    core = Core(Apart("memory", many(5)))
+    core.scan()
+    lost = away([])
+    core.store.before = lambda step, key: lost(step, key) if key.startswith("new") else None
+    for number in range(4):
+        core.store.put(f"new {number}", b"dark, new %d" % number)
+
+    tally = core.scan()
+
+    assert (tally.unreached, tally.stores_down) == (4, {})
+
+
+@pytest.mark.parametrize(
+    ("count", "places"), [(0, []), (1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (16, [0, 7, 15]), (1000, [0, 511, 999])]
+)
+def test_three_objects_of_a_listing_are_remembered_however_long_it_is(count: int, places: list[int]) -> None:
+    spread = Spread()
+    refs = [ref for page in MemoryStore("memory", many(count)).list() for ref in page]
+
+    spread.add(refs[:7])
+    spread.add(refs[7:])
+
+    assert spread.refs == [refs[place] for place in places]

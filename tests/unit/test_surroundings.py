@@ -78,6 +78,22 @@ def test_a_pict_rs_that_answers_and_accepts_its_key_is_well_and_a_wrong_key_is_t
     assert not any(one.vital for one in found.values())
 
 
+def test_a_pict_rs_that_lists_its_objects_and_cannot_read_their_files_is_told(doctor: Doctor) -> None:
+    with running_pictrs(FakePictrs(version="0.5.25")) as fake:
+        for number in range(3):
+            fake.put(b"%d" % number * 900, alias=f"{number}.png", created=datetime(2026, 1, 1 + number, tzinfo=UTC))
+        well = doctor(**media(fake))["pict-rs media, files"]
+        fake.lose("0.png")
+        one = doctor(**media(fake))["pict-rs media, files"]
+        fake.lose("2.png")
+        none = doctor(**media(fake))["pict-rs media, files"]
+
+    assert (well.well, well.words) == (True, "its files can be read")
+    assert (one.well, "by itself" in one.hint) == (False, True)
+    assert "cannot read the file of" in none.words
+    assert "folder or bucket" in none.hint
+
+
 def test_a_pict_rs_that_is_away_is_told_and_breaks_nothing(doctor: Doctor) -> None:
     found = doctor(STORES__MEDIA__URL="pictrs://127.0.0.1:9", STORES__MEDIA__CREDENTIALS="read.toml")
     assert not found["pict-rs media"].well

@@ -11,12 +11,13 @@ from fediwarden.app import App
 from fediwarden.cli.reach import given, is_loopback
 from fediwarden.cli.reach import own_addresses as _addresses
 from fediwarden.drill_uploads import Formats, asked_at
-from fediwarden.errors import FediwardenError, Misconfigured
+from fediwarden.errors import FediwardenError, Gone, Lost, Misconfigured
 from fediwarden.model import StoreName
 from fediwarden.platforms.lemmy.api import Api
 from fediwarden.platforms.lemmy.asking import NOT_TO_THE_END, Asking
 from fediwarden.platforms.lemmy.database import NOT_SEARCHED, Database
 from fediwarden.platforms.pictrs.server import Generation, Limits, Server
+from fediwarden.stores.interface import Proving
 from fediwarden.stores.url import TargetKind, parse_target
 
 LEMMY_GIVES_UP = 10.0  # seconds after which Lemmy no longer waits for a preview or another server's picture
@@ -145,6 +146,8 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
                 yield Finding(what, True, f"{server.generation}, answers and accepts the API key", vital=False)
             if server.version == "0.4":
                 yield from _aliases(app, what)
+            else:
+                yield from _files(app, name)
     except FediwardenError as error:
         yield Finding(what, False, str(error), error.hint, vital=False)
     if not entry.keeper_credentials:
@@ -168,6 +171,36 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
             f"at least pict-rs' external_validation_timeout ({VALIDATION})",
             vital=False,
         )
+
+
+def _files(app: App, name: StoreName) -> Iterator[Finding]:
+    """Whether it can read what it lists, asked of its newest object and of the last one of the same page. Raises: FediwardenError."""
+    with closing(app.reader(app.store(name))) as reader:
+        page = next(iter(reader.list()), ())
+        asked = list({ref.key: ref for ref in (page[0], page[-1])}.values()) if page else []
+        lost: list[str] = []
+        if not isinstance(reader, Proving):
+            return
+        for ref in asked:
+            try:
+                reader.prove(ref)
+            except Gone:
+                continue  # deleted just now
+            except Lost:
+                lost.append(ref.key)
+    if lost:
+        every = len(lost) == len(asked)
+        yield Finding(
+            f"pict-rs {name}, files",
+            False,
+            f"it cannot read the file of {' nor that of '.join(f'{key[:16]}…' for key in lost)}",
+            "see that the folder or bucket behind it is there, and that it may read it"
+            if every
+            else "one file may be lost by itself; `fediwarden scan` says of how many",
+            vital=False,
+        )
+    elif asked:
+        yield Finding(f"pict-rs {name}, files", True, "its files can be read", vital=False)
 
 
 def _settings(app: App, name: StoreName, server: Server) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from fediwarden.pipeline.again import Estimate, estimate, rejudge
 from fediwarden.pipeline.bounds import DOWN_AFTER, Bytes, Health, InFlight
 from fediwarden.pipeline.listing import Concluded, conclude, doubtful
 from fediwarden.pipeline.looker import Looker, Opener, Peek, Report
+from fediwarden.pipeline.proving import Spread, unreadable
 from fediwarden.pipeline.scan import Scan
 from fediwarden.pipeline.tally import Pace, Tally
 
@@ -27,9 +28,11 @@ __all__ = [
     "Peek",
     "Report",
     "Scan",
+    "Spread",
     "Tally",
     "conclude",
     "doubtful",
     "estimate",
     "rejudge",
+    "unreadable",
 ]

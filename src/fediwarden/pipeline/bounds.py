@@ -1,5 +1,6 @@
 """What keeps a run within its bounds: bytes in flight, identical bytes met at once, stores that stopped answering. Looks at nothing."""
 
+from collections import Counter
 from threading import Condition, Event, Lock
 
 from fediwarden.model import (
@@ -80,11 +81,25 @@ class Health:
         self._failures: dict[StoreName, int] = {}
         self._lost: dict[StoreName, int] = {}
         self._good: dict[StoreName, ObjectRef] = {}
+        self._all_lost: Counter[StoreName] = Counter()
+        self._fetched: Counter[StoreName] = Counter()
 
     def answered(self, store: StoreName) -> None:
         """The store gave an answer, whatever it was."""
         with self._lock:
             self._failures[store] = self._lost[store] = 0
+
+    def fetched(self, ref: ObjectRef) -> None:
+        """This object was fetched just now."""
+        self.answered(ref.store)
+        self.good(ref)
+        with self._lock:
+            self._fetched[ref.store] += 1
+
+    def in_all(self, store: StoreName) -> tuple[int, int]:
+        """How many files were lost, and how many objects were fetched, since the run began."""
+        with self._lock:
+            return self._all_lost[store], self._fetched[store]
 
     def good(self, ref: ObjectRef) -> None:
         """This object was fetched, now or before; the smallest one is remembered, to ask for it again in doubt."""
@@ -96,6 +111,7 @@ class Health:
         """The store gave none, or has `lost` the file. Returns what to ask for before it counts as down: it may be these objects."""
         with self._lock:
             self._lost[store] = self._lost.get(store, 0) + lost
+            self._all_lost[store] += lost
             self._failures[store] = self._failures.get(store, 0) + 1
             return self._good.get(store) if self._failures[store] == DOWN_AFTER else None
 

@@ -1,7 +1,7 @@
 """The threads of one run over some stores, and the queues between them; decides nothing itself."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,9 +27,10 @@ from fediwarden.model import (
 from fediwarden.pipeline.bounds import PATIENCE, Bytes, Health, InFlight
 from fediwarden.pipeline.listing import conclude
 from fediwarden.pipeline.looker import Looker
+from fediwarden.pipeline.proving import LOST_STORE, Spread, all_lost, reads_nothing, unreadable
 from fediwarden.pipeline.tally import Pace, Tally
 from fediwarden.policy import Policy, decide
-from fediwarden.stores.interface import Accounting, Reader
+from fediwarden.stores.interface import Accounting, Proving, Reader
 
 log = structlog.get_logger("fediwarden")
 
@@ -41,7 +42,6 @@ DOUBTED = (
     "see that the disk is mounted, that it is the same server, and that it has its database; if the objects are gone indeed, "
     "`fediwarden scan STORE --accept-gone` takes your word for it"
 )
-LOST_STORE = "see that the folder or bucket behind it is there, and that it may read it; then run the scan again"
 LISTED_ONLY = "the store lists it and does not hand it out"
 
 
@@ -100,6 +100,8 @@ class Scan:
         self._events: Queue[_Page | Look] = Queue(maxsize=1024)
         self._young: deque[_Job] = deque()
         self._young_lock = Lock()
+        self._listed: Counter[StoreName] = Counter()
+        self._unchanged: dict[StoreName, Spread] = {}
         self._counters: dict[StoreName, Thread] = {}
         self._fatal: FediwardenError | None = None
         self.tally = Tally()
@@ -129,6 +131,7 @@ class Scan:
                 run, progress, lambda: not lister.is_alive() and self.tally.done == self.tally.listed - len(self._young)
             )
             self._look_at_young(run, progress)
+            self._prove(readers)
         except CannotWrite:
             self._end((lister, *others))
             self._close_count()
@@ -143,6 +146,7 @@ class Scan:
         self._end((lister, *others))
         self._drain(run)
         self._close_count()
+        self.tally.fetched = sum(self._health.in_all(reader.name)[1] for reader in readers)
         progress(self.tally)
         if self._fatal is not None:
             raise self._fatal
@@ -240,6 +244,20 @@ class Scan:
         feeder.start()
         self._record_until(run, progress, lambda: not feeder.is_alive() and self.tally.done == self.tally.listed)
 
+    def _prove(self, readers: Sequence[Reader]) -> None:
+        """Nothing was fetched from a store: then nothing has shown that its files can be read, however well it lists."""
+        for reader in readers:
+            store = reader.name
+            lost, fetched = self._health.in_all(store)
+            if self._partial or self._stop.is_set() or fetched or store in self.tally.stores_down:
+                continue
+            known = self._unchanged[store].refs if store in self._unchanged else []
+            problem = unreadable(reader, known) if isinstance(reader, Proving) else None
+            if problem is None and not known and all_lost(self._listed[store], lost, fetched):
+                problem = reads_nothing(store)
+            if problem is not None:
+                self._down(store, problem)
+
     # -- the lister's thread ------------------------------------------------------------------------------------------
 
     def _list(self, run: RunId, readers: Sequence[Reader]) -> None:
@@ -279,6 +297,9 @@ class Scan:
         if settled:
             self._health.good(min((ref for ref in page if ref.key in settled), key=lambda ref: ref.size))
         self._put(_Page(len(page), len(page) - len(todo)))
+        self._listed[reader.name] += len(page)
+        if not self._again:
+            self._unchanged.setdefault(reader.name, Spread()).add([ref for ref in page if ref.key in settled])
         for number, ref in enumerate(todo):
             if self._health.down(reader.name):
                 why = self._stopped(reader.name)
@@ -407,8 +428,7 @@ class Scan:
             if isinstance(error, Unreached) and not isinstance(error, Refused):
                 self._failed(job.reader, lost=isinstance(error, Lost))
             return self._unreached(job.ref, str(error))
-        self._health.answered(job.ref.store)
-        self._health.good(blob.ref)
+        self._health.fetched(blob.ref)
         return blob
 
     def _failed(self, reader: Reader, *, lost: bool) -> None:

@@ -31,6 +31,7 @@ class Tally:
     passed: int = 0
     further: int = 0  # seen, and the dear analyser was asked about them
     bytes: int = 0
+    fetched: int = 0  # objects that their stores handed out, whatever came of it
     expected: int = 0  # objects the store is known to hold; 0 while nobody has counted
     stores_down: dict[StoreName, FediwardenError] = field(default_factory=dict)
     doubts: dict[StoreName, Doubt] = field(default_factory=dict)  # listings that concluded nothing

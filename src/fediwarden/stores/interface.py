@@ -76,6 +76,23 @@ class Accounting(Protocol):
 
 
 @runtime_checkable
+class Proving(Protocol):
+    """A reader of a store that lists from elsewhere than where its files lie, and so may list what it cannot read."""
+
+    @property
+    def name(self) -> StoreName:
+        """As `Reader.name`."""
+        ...
+
+    def prove(self, ref: ObjectRef) -> None:
+        """Have the store open the object's file, for a few requests and no more than its first byte.
+
+        Raises: Gone, Lost (it knows the object and cannot read the file), Unreached, Refused.
+        """
+        ...
+
+
+@runtime_checkable
 class NewestFirst(Protocol):
     """A reader that can list what came in last, first; a caller that has seen enough stops reading."""
 

@@ -233,9 +233,28 @@ class PictrsReader:
         if found is None:
             # 0.6 answers 404 for what its bucket has lost, as for what it does not know: whether it knows it tells the two apart
             if any(self._ask(lambda alias=alias: self.server.aliases(alias)) for alias in again):  # type: ignore[misc]
-                raise Lost(f"pict-rs knows {shown(ref.key)}, and hands it out under none of its aliases: its file is not there")
+                raise self._lost(ref)
             raise Gone(f"pict-rs hands {shown(ref.key)} out under none of its aliases")
         return found
+
+    def prove(self, ref: ObjectRef) -> None:
+        """As `Proving.prove`, by the first alias that pict-rs knows: a file that is lost is so under all of them."""
+        for name in ref.names or self.stat(ref.key).names:
+            if name.kind is not NameKind.ALIAS:
+                continue
+            try:
+                self._ask(lambda name=name: self.server.head(name.text))  # type: ignore[misc]
+            except Gone:
+                if self._ask(lambda name=name: self.server.aliases(name.text)):  # type: ignore[misc]
+                    raise self._lost(ref) from None
+                continue
+            except TooLarge:  # the answer to the first byte was all of it
+                return
+            return
+        raise Gone(f"pict-rs hands {shown(ref.key)} out under none of its aliases")
+
+    def _lost(self, ref: ObjectRef) -> Lost:
+        return Lost(f"pict-rs knows {shown(ref.key)}, and hands it out under none of its aliases: its file is not there")
 
     def _fetched(self, ref: ObjectRef, aliases: Sequence[str], sha256: Sha256 | None, limit: int) -> Blob | None:
         other = False

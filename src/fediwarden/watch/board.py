@@ -30,6 +30,7 @@ class StoreState:
     swept: datetime | None = None  # the last complete listing
     sweeping: bool = False
     doubt: str = ""  # why that, or a later one, concluded nothing; "" where it was believed
+    unreadable: str = ""  # why the store can read none of the files that it lists
     backlog: bool = False
 
 
@@ -179,6 +180,7 @@ class Board:
             for name, state in self._stores.items()
             if (silence := self._silence(state)) > self._blind_after
         ]
+        why += [state.unreadable for state in self._stores.values() if state.unreadable]
         if self._failing is not None and (failing := self._clock() - self._failing) > self._blind_after:
             why.append(f"no look has worked for {round(failing / 60)} minutes")
         if self._looking and (stuck := self._clock() - self._moved) > self._blind_after:

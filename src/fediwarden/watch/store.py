@@ -20,9 +20,9 @@ from fediwarden.backoff import Backoff
 from fediwarden.errors import Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Blob, ObjectRef, RunId, StoreName
-from fediwarden.pipeline import Looker, Pace, Scan, Tally, conclude
+from fediwarden.pipeline import Looker, Pace, Scan, Spread, Tally, conclude, unreadable
 from fediwarden.policy import Policy
-from fediwarden.stores.interface import Accounting, Reader
+from fediwarden.stores.interface import Accounting, Proving, Reader
 from fediwarden.watch.board import Board
 from fediwarden.watch.rhythm import Budget
 from fediwarden.watch.signals import Listing, Signal
@@ -84,6 +84,7 @@ class _Sweep:
     unbounded: bool  # the first one: until it has ended nobody knows what is there
     listed: int = 0
     skipped: int = 0
+    unchanged: Spread = field(default_factory=Spread)
 
 
 @dataclass(slots=True)
@@ -157,6 +158,7 @@ class StoreWatch:
         self._silent = False
         self.asking = False  # whether arrivals wait for the store's answer, and so hold nothing that could be lost
         # gaps
+        self._fetched = False  # something was, since the last sweep began
         self._down = False  # it tells what is new, and hands nothing out
         self._claims = _Claims()
         self._hurry = Event()  # there is something for the gaps at once
@@ -479,6 +481,7 @@ class StoreWatch:
             run = self._begin("sweep")
             self._end_arrivals()  # rounds that begin from here on carry a later number than the sweep, and so outlast it
             self._must_sweep = False
+            self._fetched = False
         self._sweeping = _Sweep(run, began, iter(self._asking.list()), unbounded=self._swept is None)
         self._bench.board.store(self.name, sweeping=True)
 
@@ -507,6 +510,7 @@ class StoreWatch:
             self._count()
         sweep.listed += len(page)
         sweep.skipped += len(settled)
+        sweep.unchanged.add([ref for ref in page if ref.key in settled])
         if len(settled) < len(page):
             self._hand_to_gaps()
 
@@ -516,15 +520,31 @@ class StoreWatch:
         bench = self._bench
         doubt = conclude(bench.ledger, sweep.run, self.name, sweep.listed, bench.clock(), accounted=accounted).doubt
         bench.board.store(self.name, doubt=doubt.words if doubt else "")
-        if doubt is None:
+        problem = "" if doubt is not None else self._unreadable(sweep)
+        if doubt is None and not problem:
             self._end_sweep(sweep)
             return
-        log.warning("listing not believed", store=self.name, listed=doubt.listed, accepted=doubt.accepted, missing=doubt.missing)
+        if doubt is None:
+            log.warning("store unreached", store=self.name, problem=problem, doing="sweep")
+        else:
+            log.warning(
+                "listing not believed", store=self.name, listed=doubt.listed, accepted=doubt.accepted, missing=doubt.missing
+            )
         self._sweeping = None
         self._must_sweep = True
         self._sweep_after = bench.ticks() + self._sweeps.failed()
         bench.board.store(self.name, sweeping=False)
-        self._close_sweep(sweep, "not believed")
+        self._close_sweep(sweep, "not believed" if doubt is not None else "files not read")
+
+    def _unreadable(self, sweep: _Sweep) -> str:
+        """Why the store can read none of the files that it lists; asked where nothing was fetched since the sweep began."""
+        if self._fetched or not isinstance(self._asking, Proving):
+            problem = None
+        else:
+            problem = unreadable(self._asking, sweep.unchanged.refs)
+        words = "" if problem is None else str(problem)
+        self._bench.board.store(self.name, unreadable=words)
+        return words
 
     def _end_sweep(self, sweep: _Sweep) -> None:
         self._sweeping = None
@@ -619,7 +639,11 @@ class StoreWatch:
                 scan.stop()
 
         with bench.board.looking():
-            return scan.run(run, [reader], progress)
+            tally = scan.run(run, [reader], progress)
+        if tally.fetched:
+            self._fetched = True
+            bench.board.store(self.name, unreadable="")
+        return tally
 
     def _its_run(self) -> RunId:
         if self._run is None:

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.support.core import Opener
 from tests.support.watching import PLAN, DatedStore, NewestStore, Watching
 
-from fediwarden.errors import CannotWrite, Unreached
+from fediwarden.errors import CannotWrite, Lost, Unreached
 from fediwarden.ledger.watching import Watching as Marks
 from fediwarden.model import ObjectRef
 from fediwarden.stores import memory
@@ -592,6 +592,19 @@ def test_a_first_question_that_fails_every_time_stays_within_the_requests() -> N
     assert watching.watch._next - watching.seconds > 2 * watching.plan.seconds
 
 
+class ApartStore(DatedStore):
+    """Lists from elsewhere than where its files lie, as pict-rs does."""
+
+    def prove(self, ref: ObjectRef) -> None:
+        self._step("prove", ref.key)
+
+
+def without_files(step: str, _key: str) -> None:
+    """They are not there any more."""
+    if step in ("fetch", "prove"):
+        raise Lost("pict-rs knows it, and its file is not there")
+
+
 def test_a_store_that_is_empty_all_at_once_has_lost_nothing_however_often_it_is_swept(watching: Watching) -> None:
     for number in range(20):
         watching.upload(b"bad %d" % number, number)
@@ -614,3 +627,36 @@ def test_a_store_that_is_empty_all_at_once_has_lost_nothing_however_often_it_is_
     watching.fill()
     assert watching.board.picture().stores[watching.watch.name].doubt == ""
     assert watching.core.ledger.watching.doubts() == []
+
+
+def test_a_store_whose_files_went_away_is_said_to_be_blind_until_one_can_be_read_again() -> None:
+    watching = Watching(ApartStore())
+    for number in range(20):
+        watching.upload(b"dark %d" % number, number)
+    watching.fill()
+    watching.pass_time(hours=25)
+    watching.store.before = without_files
+
+    watching.fill()
+
+    assert watching.board.blind == [f"{watching.watch.name}: pict-rs lists its objects and cannot read their files"]
+    watching.store.before = None
+    watching.pass_time(hours=25)
+    watching.fill()
+    assert watching.board.blind == []
+
+
+def test_a_new_file_that_is_handed_out_ends_that_at_once() -> None:
+    watching = Watching(ApartStore())
+    watching.upload(b"dark")
+    watching.fill()
+    watching.pass_time(hours=25)
+    watching.store.before = without_files
+    watching.fill()
+    watching.store.before = None
+    watching.pass_time(minutes=2)
+    watching.upload(b"dark, new", 2)
+
+    watching.watch.round()
+
+    assert watching.board.blind == []
