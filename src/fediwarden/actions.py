@@ -5,7 +5,7 @@ After a crash anywhere, the same call with the same deed finds its own traces an
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -42,7 +42,7 @@ from fediwarden.model import (
     StoreName,
     TraceRecord,
 )
-from fediwarden.stores.interface import Keeper, Piecewise
+from fediwarden.stores.interface import IMPORTING, Keeper, Piecewise
 from fediwarden.vault import Vault
 
 log = structlog.get_logger("fediwarden")
@@ -58,6 +58,7 @@ class Outcome(StrEnum):
     CHANGED = "changed"  # other bytes lie there now; looked at again by the next scan
     GONE = "gone"  # somebody else took it away before anything was sealed
     FAILED = "failed"  # still owed
+    SHARED = "shared"  # what a restore had left is taken back; others have these bytes too, and that is still owed
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +147,32 @@ def planned(
     return Plan(tuple(todo), total, left_today, over)
 
 
-def left_by_restore(ledger: Ledger, owed: Owed) -> bool:
-    """Whether it is owed again because a restoring did not end: it was hidden before, and nobody is asked a second time who shares it."""
-    return owed.last is not None and ledger.left_by_restore(owed.ref.store, owed.ref.key, owed.sha256) is not None
+class _Others(FediwardenError):
+    """What an unfinished restoring had brought back is taken away; the same bytes are there for others, and nobody agreed to that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What an unfinished restoring left. It was hidden before, so nobody is asked a second time who shares that."""
+
+    aliases: frozenset[str] | None  # that it imported, or was going to; None where it does not go by aliases
+
+    def mixed(self, aliases: Collection[str]) -> bool:
+        """Whether others have these bytes as well, by the aliases that there are now."""
+        return self.aliases is not None and not self.aliases.issuperset(aliases)
+
+    def alone(self, aliases: Collection[str]) -> bool:
+        """Whether only others have them: nothing that it imported is left."""
+        return self.mixed(aliases) and self.aliases is not None and self.aliases.isdisjoint(aliases)
+
+
+def left_by_restore(ledger: Ledger, owed: Owed) -> Left | None:
+    """What is owed again because a restoring did not end; None where it is owed for another reason."""
+    found = None if owed.last is None else ledger.left_by_restore(owed.ref.store, owed.ref.key, owed.sha256)
+    if found is None:
+        return None
+    noted = found[0].place.facts.get(IMPORTING) if found[0].place else None
+    return Left(None if noted is None else frozenset(noted.split("\n")))
 
 
 def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
@@ -211,8 +235,11 @@ class Warden:
 
     # -- hiding -------------------------------------------------------------------------------------------------------
 
-    def apply(self, plan: Plan) -> Iterator[Result]:
+    def apply(self, plan: Plan, agreed: Callable[[Owed], bool] = lambda _: False) -> Iterator[Result]:
         """Hide what the plan holds, one after another; a failure is a result and the next goes on.
+
+        What a restoring left is taken back alias by alias; what others have under aliases of their own goes with it only where a
+        person agreed to that (`agreed`), and is SHARED otherwise.
 
         Raises:
             CannotWrite: ledger or vault can take no more. The object at hand was not touched.
@@ -235,7 +262,7 @@ class Warden:
                 problem = "decided anew since this was planned; nothing was done"
                 result = Result(planned.ref.store, planned.ref.key, planned.sha256, Outcome.CHANGED, problem)
             else:
-                result = self._hide(owed, unfit)
+                result = self._hide(owed, unfit, agreed=agreed(planned))
                 silent[result.store] = silent[result.store] + 1 if result.silent else 0
             _log(result)
             yield result
@@ -251,7 +278,7 @@ class Warden:
             return None
         return replace(planned, decision=entry.decision, decision_id=entry.decision_id)
 
-    def _hide(self, owed: Owed, unfit: list[Misconfigured]) -> Result:
+    def _hide(self, owed: Owed, unfit: list[Misconfigured], *, agreed: bool) -> Result:
         ref, sha256, drill = owed.ref, owed.sha256, owed.decision.drill
         event = DeedEvent(
             Act.HIDE, DeedState.BEGUN, ref.store, ref.key, sha256, owed.decision_id, self._actor, self._clock(), drill
@@ -266,7 +293,7 @@ class Warden:
             else:
                 self._seal(event, owed, hold.keeper)
                 trace = "" if left else self._traced(owed)
-            place = self._take_away(hold, owed, left)
+            place = self._take_away(hold, owed, left, agreed=agreed or drill)
             self._did(event, DeedState.MOVED, place)
             self._confirm_hidden(hold.keeper, place, sha256)
         except Changed as error:
@@ -289,6 +316,9 @@ class Warden:
             return _result(event, Outcome.GONE, error)
         except CannotWrite:
             raise
+        except _Others as error:
+            self._did(event, DeedState.FAILED, problem=str(error))
+            return _result(event, Outcome.SHARED, error)
         except FediwardenError as error:
             if isinstance(error, Misconfigured):
                 unfit.append(error)
@@ -354,16 +384,30 @@ class Warden:
         vault.seal(blob.data, blob.sha256, store=owed.ref.store, key=owed.ref.key, at=self._clock(), because=because)
         self._did(event, DeedState.SEALED)
 
-    def _take_away(self, hold: Hold, owed: Owed, left: tuple[DeedEvent, DeedEvent] | None) -> Place:
-        """Hide it. Where an unfinished restoring left some of it back (`left`), that goes too, and it is on record as hidden before."""
+    def _take_away(self, hold: Hold, owed: Owed, left: tuple[DeedEvent, DeedEvent] | None, *, agreed: bool) -> Place:
+        """Hide it. Where an unfinished restoring left some of it back (`left`), that goes first, and it is on record as hidden before.
+
+        Raises: _Others, where others have it too and nobody agreed to that.
+        """
         if left is None:
             return self._hidden_at(hold, owed)
         restoring, hidden = (event.place for event in left)
         if restoring is not None and isinstance(hold.keeper, Piecewise):
             hold.keeper.take_back(restoring)
+            others = () if agreed else hold.keeper.others(restoring, owed.ref, owed.sha256)
+            if others:
+                raise _Others(
+                    f"what the restore had brought back is gone again; others have the same bytes, under {len(others):,} of their own",
+                    hint="`fediwarden apply --shared` hides that too",
+                )
         place = self._hidden_at(hold, owed)
         if hidden is not None and hidden.how == place.how == "removed":
-            return replace(place, facts={**place.facts, **hidden.facts})  # under all its names, not those alone that were back
+            facts = {**place.facts, **hidden.facts}
+            for fact in (
+                place.facts.keys() & hidden.facts.keys() & {"aliases", "proxied"}
+            ):  # all its names, not those alone that were back
+                facts[fact] = "\n".join(sorted({*place.facts[fact].split("\n"), *hidden.facts[fact].split("\n")}))
+            return replace(place, facts=facts)
         return place
 
     def _hidden_at(self, hold: Hold, owed: Owed) -> Place:
@@ -477,9 +521,11 @@ class Warden:
         if entry.decision.step is not Step.QUARANTINE:
             return "what came back was left, as it is not suspected now"
         last = replace(event, state=DeedState.FAILED)
-        again = self._hide(Owed(entry.ref, event.sha256, entry.decision_id, entry.decision, last), [])
+        again = self._hide(Owed(entry.ref, event.sha256, entry.decision_id, entry.decision, last), [], agreed=False)
         if again.outcome is Outcome.DONE:
             return "nothing of it is back"
+        if again.outcome is Outcome.SHARED:
+            return f"{again.problem}: that is owed, and `fediwarden apply --shared` hides it"
         return (
             f"some of it may be back and could not be hidden again ({again.problem}): it is owed, `fediwarden apply` tries again"
         )

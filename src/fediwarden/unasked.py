@@ -92,9 +92,10 @@ class Unasked:
                 for one in new:
                     if self._stop.is_set():  # who is asked may take long to answer
                         return Choice(frozenset(), True, len(held), plan.over)
-                    unasked = one.decision.drill or left_by_restore(self._ledger, one)
-                    radius = Radius() if unasked else radii.of(one)
-                    if self._is_shared(one, radius):
+                    radius = Radius() if one.decision.drill else radii.of(one)
+                    left_back = left_by_restore(self._ledger, one)
+                    # of what a restore left, the warden takes back what is ours
+                    if self._is_shared(one, radius) if left_back is None else left_back.alone(radius.aliases):
                         held.add(_known(one))
                         self._shared[_known(one)] = now + max(AGAIN, len(held) * EACH)
                     else:

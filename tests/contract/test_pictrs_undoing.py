@@ -286,6 +286,25 @@ def test_the_same_bytes_of_somebody_else_stay_when_a_failed_restore_is_undone(hi
     assert hidden.fake.data("theirs.png") == theirs
 
 
+def test_what_somebody_uploaded_while_a_restore_failed_stays_and_is_owed(hidden: Guarded) -> None:
+    imports = [0]
+
+    def before(seen: Seen) -> None:
+        if seen.path == "/internal/import":
+            imports[0] += 1
+            if imports[0] == 2:
+                hidden.fake.put(BAD, "image/png", alias="theirs.png")
+                raise Refusal(400, "as the test wants", "failed-external-validation")
+
+    hidden.fake.before = before
+
+    result = hidden.restore(hidden.key, with_key=True)
+
+    assert "others have the same bytes" in result.problem
+    assert (hidden.back, hidden.fake.data("theirs.png")) == ([None] * 3, BAD)
+    assert hidden.owed == [hidden.key]
+
+
 def test_an_alias_that_is_taken_is_found_before_anything_is_imported(hidden: Guarded) -> None:
     hidden.fake.put(b"somebody else's", "image/png", alias="c.png")
 
@@ -333,6 +352,22 @@ def test_what_a_restore_brought_back_before_it_died_is_owed_and_hidden_by_the_ne
     assert (hidden.back, hidden.fake.rows, hidden.owed) == ([None] * 3, {}, [])
     assert hidden.restore(hidden.key, with_key=True).outcome is Outcome.DONE
     assert None not in hidden.back
+
+
+def test_of_what_a_restore_left_only_its_own_aliases_go_until_somebody_agrees_to_the_others(hidden: Guarded) -> None:
+    dying(hidden, 1)
+    hidden.fake.put(BAD, "image/png", alias="theirs.png")
+
+    (result,) = hidden.apply(0)
+
+    assert result.outcome is Outcome.SHARED
+    assert (hidden.back, hidden.fake.data("theirs.png")) == ([None] * 3, BAD)
+    assert hidden.owed == [hidden.key]
+    plan = hidden.plan(allowance=1, drill_allowance=0)
+    assert [done.outcome for done in hidden.warden.apply(plan, lambda _: True)] == [Outcome.DONE]
+    assert (hidden.fake.rows, hidden.owed) == ({}, [])
+    hidden.restore(hidden.key, with_key=True)
+    assert [*hidden.back, hidden.fake.data("theirs.png")] == [BAD] * 4
 
 
 @pytest.mark.parametrize("imports", [1, 3])

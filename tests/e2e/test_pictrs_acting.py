@@ -75,12 +75,7 @@ def test_what_several_uploads_share_stays_owed_until_somebody_says_so_and_both_c
     assert (left[-1]["owed"], left[-1]["shared"]) == (1, 1)
     assert pictrs.data("one.gif") == BAD
     assert "2 aliases" in guarded.run("apply", "--yes", expect=6).out
-    app = App(guarded.environment)
-
-    def not_needed() -> NoReturn:
-        raise AssertionError("it takes the lock from `apply` for nothing")
-
-    app._acting(app._unasked(), not_needed).turn()  # a watch that may act asks nobody, so it leaves this as well
+    _watch_leaves_it(guarded)
     assert pictrs.data("one.gif") == BAD
 
     assert guarded.run("apply", "--yes", "--shared", "--json").lines[0]["outcome"] == "done"
@@ -115,6 +110,16 @@ def test_what_pict_rs_writes_anew_passes_the_gate_once_and_is_said_to_differ_and
     assert [(answer["passed"], answer["why"]) for answer in gate_said["answers"]] == [(True, "restoring")]
     assert {word["step"] for word in gate_said["words"]} == {"pass"}
     assert guarded.run("status", "--json").last["gate"]["refused_today"] == {"known": 1, "looked": 2}  # drills apart
+
+
+def _watch_leaves_it(home: Home) -> None:
+    """A watch that may act asks nobody, so it leaves what several people share."""
+    app = App(home.environment)
+
+    def not_needed() -> NoReturn:
+        raise AssertionError("it takes the lock from `apply` for nothing")
+
+    app._acting(app._unasked(), not_needed).turn()
 
 
 def killed_restore(home: Home, pictrs: FakePictrs, key: str, imports: int) -> None:
@@ -152,7 +157,14 @@ def test_after_a_killed_restore_the_gate_refuses_these_bytes_at_once_and_after_a
 
         assert pictrs.upload(BAD, "image/gif", animated=True).code == "failed-external-validation"
 
-        guarded.run("apply", "--yes")
+        pictrs.put(BAD, "image/gif", alias="theirs.gif", animated=True)  # as if it had come in between
+        left = guarded.run("apply", "--yes", "--json", expect=6).lines
+        assert (left[0]["outcome"], left[-1]["shared"], left[-1]["owed"]) == ("shared", 1, 1)
+        assert (pictrs.data("one.gif"), pictrs.data("theirs.gif")) == (None, BAD)
+        assert guarded.run("apply", "--yes", "--json", expect=6).last["shared"] == 1
+        _watch_leaves_it(guarded)
+        assert pictrs.data("theirs.gif") == BAD
+        guarded.run("apply", "--yes", "--shared")
         assert pictrs.rows == {}
         assert pictrs.upload(BAD, "image/gif", animated=True).code == "failed-external-validation"
         guarded.run("restore", key, "--identity", guarded.identities[0])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from fediwarden.actions import Outcome, Plan, Result, left_by_restore, planned
+from fediwarden.actions import Left, Outcome, Plan, Result, left_by_restore, planned
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
@@ -57,8 +57,8 @@ def apply(
     bytes. What several people share is asked about apart; with --yes it stays owed, unless --shared is given.
     Lemmy keeps a smaller copy of a picture that was posted, with other bytes: it is named, sealed and hidden with the object,
     by a deed of its own, and restored with it. What is left of such copies is put on record for review.
-    Exit code 5 if a store could not be reached, 3 if some deed failed or an object changed meanwhile, 6 if the
-    allowance is used up with work owed, or something shared was left.
+    Exit code 5 if a store could not be reached, 3 if some deed failed or an object changed meanwhile, 6 if work stays owed
+    without any failure: the allowance is used up (--budget N, or tomorrow), or something shared was left (--shared).
     """
     app = build()
     profile = app.profile
@@ -82,23 +82,29 @@ def apply(
         if not yes and not _agreed(plan, around, app, profile.keep == "preserve", budget, copies=copies):
             say("nothing was done")
             return Exit.USAGE
-        together = [owed for owed in plan.todo if _around(around, owed).shared and not left_by_restore(app.ledger, owed)]
+        back = {_known(owed): found for owed in plan.todo if (found := left_by_restore(app.ledger, owed)) is not None}
+        together = [owed for owed in plan.todo if _is_shared(_around(around, owed), back.get(_known(owed)))]
         further = [(owed, copy) for owed in plan.todo for copy in _around(around, owed).copies if copies and copy.shared]
         asked = len(together) + len(further)
         left_out: list[Owed] = []
         left_copies: list[tuple[Owed, Copied]] = []
         if asked and not shared and (yes or not _agreed_shared(asked)):
             left_out, left_copies = together, further
+        taken_back = [  # what a restore brought back goes all the same; the warden leaves the rest
+            owed for owed in left_out if (found := back.get(_known(owed))) and not found.alone(_around(around, owed).aliases)
+        ]
+        left_out = [owed for owed in left_out if owed not in taken_back]
         plan = replace(plan, todo=tuple(owed for owed in plan.todo if owed not in left_out))
         for owed in left_out:
             _tell_left(owed, _around(around, owed), json=json)
-        along = _tie(app, run.id, plan.todo, around, leave=None if not copies else {copy.ref.key for _, copy in left_copies})
+        hiding = [owed for owed in plan.todo if owed not in taken_back]
+        along = _tie(app, run.id, hiding, around, leave=None if not copies else {copy.ref.key for _, copy in left_copies})
         for original, copy in left_copies:
-            if original not in left_out:
+            if original in hiding:
                 _tell_left_copy(original, copy, json=json)
         plan = _with_copies(app, plan, along, acting.allowance if budget is None else budget, acting.drill_allowance)
         results: list[Result] = []
-        for done in warden.apply(plan):
+        for done in warden.apply(plan, lambda owed: owed not in taken_back and (shared or owed in together)):
             results.append(done)
             tied_to = along.get((done.store, done.key, done.sha256))
             _tell(done, around.get((done.store, done.key), Radius()), tied_to, json=json)
@@ -106,17 +112,16 @@ def apply(
         run.counts.update({outcome.value: outcomes.count(outcome) for outcome in Outcome})
         left = sum(1 for _ in app.ledger.owed())
     counts = {outcome.value: outcomes.count(outcome) for outcome in Outcome}
+    counts["shared"] += len(left_out) + len(left_copies)
     if json:
-        emit({**counts, "owed": left, "over_allowance": plan.over, "shared": len(left_out) + len(left_copies)})
+        emit({**counts, "owed": left, "over_allowance": plan.over})
     else:
         result(
             f"{counts['done']:,} hidden, {counts['failed']:,} failed and still owed, {counts['changed']:,} changed meanwhile, "
             f"{counts['gone']:,} were gone; {left:,} still owed"
         )
-        if left_out or left_copies:
-            result(
-                f"{len(left_out) + len(left_copies):,} are shared by several people: they stay in reach. --shared hides them too"
-            )
+        if counts["shared"]:
+            result(f"{counts['shared']:,} are shared by several people: they stay in reach. --shared hides them too")
         if plan.over:
             result(
                 f"{plan.over:,} are over today's allowance of {acting.allowance:,}: they stay owed. --budget N allows more for a first pass"
@@ -125,7 +130,7 @@ def apply(
         return Exit.UNREACHED
     if counts["failed"] or counts["changed"]:
         return Exit.NOT_SCANNED
-    return Exit.ALLOWANCE if plan.over or left_out or left_copies else Exit.OK
+    return Exit.ALLOWANCE if plan.over or counts["shared"] else Exit.OK
 
 
 def _tie(app: App, run: RunId, todo: Sequence[Owed], around: Around, *, leave: set[str] | None) -> dict[Known, Owed]:
@@ -149,16 +154,25 @@ def _tie(app: App, run: RunId, todo: Sequence[Owed], around: Around, *, leave: s
 
 def _with_copies(app: App, plan: Plan, along: Mapping[Known, Owed], allowance: int, drill_allowance: int) -> Plan:
     """The plan with what was tied to it, each counted from the allowance; what is over that stays owed."""
-    chosen = {(owed.ref.store, owed.ref.key, owed.sha256) for owed in plan.todo}
+    chosen = {_known(owed) for owed in plan.todo}
     if not along.keys() - chosen:
         return plan
 
     def leave(owed: Owed) -> bool:
-        known = (owed.ref.store, owed.ref.key, owed.sha256)
+        known = _known(owed)
         return known not in chosen and known not in along
 
     again = planned(app.ledger, app.clock(), allowance=allowance, drill_allowance=drill_allowance, leave=leave)
     return replace(again, over=plan.over + again.over)
+
+
+def _known(owed: Owed) -> Known:
+    return owed.ref.store, owed.ref.key, owed.sha256
+
+
+def _is_shared(radius: Radius, left: Left | None) -> bool:
+    """Whether a person is asked: several people share it, or have it besides what an unfinished restore left."""
+    return radius.shared if left is None else left.mixed(radius.aliases)
 
 
 def _around(around: Around, owed: Owed) -> Radius:
@@ -228,7 +242,7 @@ def _radius_of(copy: Copied) -> Radius:
 
 def _nothing(plan: Plan, *, json: bool) -> int:
     if json:
-        emit({**{outcome.value: 0 for outcome in Outcome}, "owed": plan.owed, "over_allowance": plan.over, "shared": 0})
+        emit({**{outcome.value: 0 for outcome in Outcome}, "owed": plan.owed, "over_allowance": plan.over})
     elif plan.over:
         result(f"today's allowance is used up; {plan.over:,} objects stay owed. --budget N allows more, knowingly")
     else:
@@ -286,6 +300,7 @@ def _tell(done: Result, radius: Radius, original: Owed | None, *, json: bool) ->
         Outcome.CHANGED: "changed, left alone",
         Outcome.GONE: "already gone",
         Outcome.FAILED: "FAILED, still owed",
+        Outcome.SHARED: "shared, left as it is",
     }
     result(f"{words[done.outcome]}: {plain(done.store)}: {plain(done.key)}{f': {plain(done.problem)}' if done.problem else ''}")
     if original is not None:

@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 from fediwarden.model import Blob, ObjectRef, Place, Sha256, StoreName
 
 PAGE = 1000
+IMPORTING = "importing"  # the fact of a place that is being restored: the pieces (aliases) that it brings, a line each
 
 
 @runtime_checkable
@@ -162,4 +163,8 @@ class Piecewise(Keeper, Protocol):
 
         May be called again. Raises: Unreached (something is still there), Refused.
         """
+        ...
+
+    def others(self, place: Place, ref: ObjectRef, sha256: Sha256) -> Sequence[str]:
+        """What else these bytes are to be had under, that is no piece of this noted place: of other people. Raises: Unreached, Refused."""
         ...

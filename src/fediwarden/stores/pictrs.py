@@ -18,6 +18,7 @@ from fediwarden.model import Blob, Name, NameKind, ObjectRef, Place, Sha256, Sto
 from fediwarden.platforms.pictrs.hashes import Hash, namesakes
 from fediwarden.platforms.pictrs.server import Server, content_of
 from fediwarden.platforms.pictrs.words import Item
+from fediwarden.stores.interface import IMPORTING
 from fediwarden.stores.naming import shown
 from fediwarden.stores.pictrs_walk import Walk
 from fediwarden.stores.retry import Patience
@@ -27,7 +28,6 @@ T = TypeVar("T")
 PURGE_SECONDS = 30.0  # how long a purge may wait in pict-rs' queue before it is left for the next `apply`
 ASK_AGAIN = 0.05  # seconds until it is asked the first time whether the purge is done; doubled up to SELDOM
 SELDOM = 1.0
-IMPORTING = "importing"  # the fact of a place that is being restored: the aliases that were free, or ours already, when it began
 TOKENLESS = (
     "it stays owed; the next `fediwarden apply` asks again. If it stays so: pict-rs deletes no alias without a delete token "
     "(docs/pict-rs.md), and one whose file is lost answers only when that is back"
@@ -470,6 +470,14 @@ class PictrsKeeper(PictrsReader):
         self._wait(gone)
         if left:
             raise Unreached(f"pict-rs still has the alias {shown(left[0])}, which an unfinished restore imported", hint=TOKENLESS)
+
+    def others(self, place: Place, ref: ObjectRef, sha256: Sha256) -> Sequence[str]:
+        """As `Piecewise.others`."""
+        try:
+            aliases = self.item(ref.key).aliases
+        except Gone:
+            return ()
+        return [alias for alias in aliases if alias not in _lines(place, IMPORTING)]
 
     def put_back(self, place: Place, data: bytes) -> ObjectRef:
         """As `Keeper.put_back`: imported under each of its aliases; returns what came of it, which may be other bytes.

@@ -234,6 +234,13 @@ class PlatformFirst:
         if THROUGH in place.facts:
             self._pictrs.take_back(place)
 
+    def others(self, place: Place, ref: ObjectRef, sha256: Sha256) -> Sequence[str]:
+        """As `Piecewise.others`."""
+        item = self._item(ref, sha256) if THROUGH in place.facts else None
+        return (
+            () if item is None else self._pictrs.others(place, ObjectRef(self._pictrs.name, item.key, ref.size, item.key), sha256)
+        )
+
     def hidden_copy(self, place: Place, limit: int) -> bytes:
         """As `Keeper.hidden_copy`."""
         return self._pictrs.hidden_copy(place, limit) if THROUGH in place.facts else self._keeper.hidden_copy(place, limit)
