@@ -16,10 +16,10 @@ from threading import Event
 from urllib.parse import urlsplit
 
 from fediwarden.drill import MOST, PREFIX, Station
-from fediwarden.errors import FediwardenError, Gone, Lost
+from fediwarden.errors import FediwardenError, Gone, Refused, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.media.samples import Sample
-from fediwarden.model import Answer, EngineVersion, Look, ObjectRef, RunId, Sha256, Standing, StoreName, Why
+from fediwarden.model import Answer, EngineVersion, Look, ObjectRef, RunId, Sha256, Standing, Step, StoreName, Why
 from fediwarden.platforms.pictrs.server import Server, Told
 from fediwarden.vault import Vault
 
@@ -45,21 +45,31 @@ NO_NAME = (
     " numbers, as `fediwarden gate --url` prints them, not http://gate:8970. If it has numbers: nothing answers there, or"
     " PICTRS__MEDIA__EXTERNAL_VALIDATION_TIMEOUT is too short"
 )
+GIVE_IT = "PICTRS__MEDIA__EXTERNAL_VALIDATION has to be what `fediwarden gate --url` prints"
 NOT_ASKED = (
-    "pict-rs published it without this gate: it asks nobody or another validator, or a proxy on the way redirects or answers by itself."
-    " PICTRS__MEDIA__EXTERNAL_VALIDATION has to be what `fediwarden gate --url` prints"
+    "pict-rs published it without this gate. Perhaps it asks nobody, or another validator. Perhaps a proxy on the way redirects. Perhaps"
+    f" one drops the body, or answers by itself. {GIVE_IT}"
 )
 ANOTHER_REFUSES = (
-    "pict-rs' validator refused it, and that was not this gate: another one, a wrong secret, or a proxy that redirects or answers by"
-    " itself. PICTRS__MEDIA__EXTERNAL_VALIDATION has to be what `fediwarden gate --url` prints"
+    "pict-rs' validator refused it, and that was not this gate. Perhaps a proxy on the way redirects. Perhaps one drops the body, or"
+    f" answers by itself. Perhaps the secret is wrong. Perhaps it is another validator. {GIVE_IT}"
 )
+DROPS = "A proxy on the way drops or alters the body (nginx: `proxy_pass_request_body off`)"
+UNREADABLE = (Why.MISREAD, Why.UNREAD)
 
 
 # -- the gate directly ----------------------------------------------------------------------------------------------------
 
 
 def through_gate(
-    listen: str, secret: str, make: Callable[[], bytes], ledger: Ledger, vault: Vault | None, seconds: float, address: str = ""
+    listen: str,
+    secret: str,
+    make: Callable[[], bytes],
+    ledger: Ledger,
+    vault: Vault | None,
+    seconds: float,
+    clock: Callable[[], datetime],
+    address: str = "",
 ) -> Iterator[Station]:
     """Send drill pictures to a running gate, as each version of pict-rs would, and see them refused, recorded and sealed; none is stored.
 
@@ -83,16 +93,18 @@ def through_gate(
         return
     last = answers[-1]
     refused = status >= http.client.BAD_REQUEST and not last.passed
-    yield Station("refused", refused, f"{last.why.value}{'' if refused else ': it passed'}{', as a debt' if last.debt else ''}")
+    yield Station(
+        "refused", refused, f"{last.why.words}, and {'refused' if refused else 'it passed'}{', as a debt' if last.debt else ''}"
+    )
     yield Station("apart", last.drill, "counted as a drill" if last.drill else "it was not recognised as a drill")
     if vault is None:
         yield Station("sealed", True, "left out: the profile keeps metadata only")
     else:
         yield Station("sealed", vault.check(name), "in the drill vault" if vault.check(name) else "it is not in the drill vault")
-    yield _sent_as("chunked", "as pict-rs 0.5 sends it", listen, path, make(), ledger, vault, seconds, _raw)
-    yield _sent_as("form", "as pict-rs 0.6 sends it", listen, path, make(), ledger, vault, seconds, _form)
+    yield _sent_as("chunked", "as pict-rs 0.5 sends it", listen, path, make(), ledger, vault, seconds, clock, _raw)
+    yield _sent_as("form", "as pict-rs 0.6 sends it", listen, path, make(), ledger, vault, seconds, clock, _form)
     if address and address != listen:
-        yield _sent_as("address", f"at {address}, where pict-rs asks", address, path, make(), ledger, vault, seconds, _raw)
+        yield _sent_as("address", f"at {address}, where pict-rs asks", address, path, make(), ledger, vault, seconds, clock, _raw)
 
 
 def _sent_as(
@@ -104,10 +116,12 @@ def _sent_as(
     ledger: Ledger,
     vault: Vault | None,
     seconds: float,
+    clock: Callable[[], datetime],
     shape: "Callable[[bytes], tuple[Iterable[bytes], Mapping[str, Sequence[str]]]]",
 ) -> Station:
     """One drill picture in another shape, or at another address, held to everything at once."""
     body, headers = shape(picture)
+    began = clock()
     try:
         status = _post(where, path, body, headers, seconds)
     except (OSError, http.client.HTTPException) as error:
@@ -117,15 +131,22 @@ def _sent_as(
         return Station(name, False, f"{words}: it redirects ({status}). pict-rs may follow that, and then everything passes")
     answers = ledger.uploads.answers(digest)
     if not answers:
-        return Station(name, False, f"{words}: not on record under the picture's own hash (answered with {status})")
+        unread = _unread(ledger.uploads.since(began))
+        return Station(name, False, f"{words}: not on record under the picture's own hash (answered with {status}){unread}")
     last = answers[-1]
     if status < http.client.BAD_REQUEST or last.passed:
-        return Station(name, False, f"{words}: it passed ({last.why.value})")
+        return Station(name, False, f"{words}: it passed ({last.why.words})")
     if not last.drill:
-        return Station(name, False, f"{words}: refused ({last.why.value}), and not recognised as a drill")
+        return Station(name, False, f"{words}: refused ({last.why.words}), and not recognised as a drill")
     if vault is not None and not vault.check(digest):
         return Station(name, False, f"{words}: refused, and not sealed in the drill vault")
     return Station(name, True, f"{words}: refused, on record and apart")
+
+
+def _unread(answers: Iterable[Answer]) -> str:
+    """What this gate was sent and could not read, after other words; "" where there is nothing of the kind."""
+    problems = [answer.problem or answer.why.words for answer in answers if answer.why in UNREADABLE]
+    return f". Meanwhile this gate refused what it could not read: {problems[-1]}. {DROPS}" if problems else ""
 
 
 def _raw(picture: bytes) -> tuple[Iterable[bytes], Mapping[str, Sequence[str]]]:
@@ -188,6 +209,11 @@ class Put:
     content_type: str
     key: str = ""  # of the item that came of it
 
+    @property
+    def contents(self) -> set[Sha256]:
+        """As sent, and as stored where that is known."""
+        return {self.sha256} | ({Sha256(self.key[:64])} if self.key else set())
+
     def row(self) -> list[object]:
         """As it is remembered."""
         return [self.alias, self.sha256, self.size, self.content_type, self.key]
@@ -200,6 +226,7 @@ class Formats:
     opened: tuple[str, ...] = ()  # taken, and looked at by the gate
     unopened: tuple[str, ...] = ()  # taken or stopped by the gate, which cannot open it
     not_taken: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()  # refused by this installation's own policy
     at: datetime | None = None
 
     @classmethod
@@ -208,10 +235,10 @@ class Formats:
         at, told = ledger.watching.dated_mark(f"drill formats {store}")
         if at is None:
             return None
-        opened, unopened, not_taken = (
-            tuple(str(name) for name in _list(told.get(what))) for what in ("opened", "unopened", "not taken")
+        opened, unopened, not_taken, stopped = (
+            tuple(str(name) for name in _list(told.get(what))) for what in ("opened", "unopened", "not taken", "stopped")
         )
-        return cls(opened, unopened, not_taken, at)
+        return cls(opened, unopened, not_taken, stopped, at)
 
 
 @dataclass
@@ -228,13 +255,15 @@ class Through:
     purging: float = PURGING  # seconds
     proved: bool = False  # whether every station was passed, and at least one format
     _puts: list[Put] = field(default_factory=list)
+    _contents: set[Sha256] = field(default_factory=set)  # all that was ever put, as sent and as stored
+    _passed: dict[Sha256, tuple[int, str]] = field(default_factory=dict)  # let through by the gate and declined by pict-rs after
 
     def stations(self, samples: Iterable[Sample], drill: bytes) -> Iterator[Station]:
         """A harmless file of each format, then the drill picture; stops where pict-rs does not ask this gate at all."""
-        self._puts = self._remembered()
+        self._keep(self._remembered())
         if self._puts:
             yield self._swept("left over", "of a drill that was cut off")
-        found: dict[str, list[str]] = {"opened": [], "unopened": [], "not taken": []}
+        found: dict[str, list[str]] = {"opened": [], "unopened": [], "not taken": [], "stopped": []}
         failed = False
         try:
             yield Station("pict-rs", True, f"{self.store}, {self.server.generation}")
@@ -249,7 +278,7 @@ class Through:
                 yield station
                 if not goes_on:
                     return
-            if not found["opened"]:
+            if not found["opened"] and not found["stopped"]:
                 failed = True
                 yield Station("formats", False, "pict-rs took none of these harmless files")
             station = self._refused(drill)
@@ -284,10 +313,10 @@ class Through:
             self._note(Put(told.alias, put.sha256, put.size, content_type, item.key), instead_of=put)
         answers = self.ledger.uploads.answers(name)
         if not answers:
-            return Station(sample.format, False, self._instead(NOT_ASKED)), "", False
+            return Station(sample.format, False, self._instead(NOT_ASKED, began)), "", False
         last = answers[-1]
         if not last.passed:
-            words = f"the gate refused it ({last.why.value}), and pict-rs published it all the same: what answers for the gate?"
+            words = f"the gate refused it ({last.why.words}), and pict-rs published it all the same: what answers for the gate?"
             return Station(sample.format, False, words), "", False
         if last.ref.size != len(stored):
             words = f"the gate has {last.ref.size} bytes on record, and pict-rs {len(stored)}"
@@ -295,23 +324,55 @@ class Through:
         words = f"on record as pict-rs lists it: {name[:12]}…, {len(stored):,} bytes"
         if last.why is Why.BROKEN:
             return Station(sample.format, True, f"{words}. CANNOT BE OPENED HERE: it passes as a debt"), "unopened", True
-        return Station(sample.format, True, words + (f"; as a debt ({last.why.value})" if last.debt else "")), "opened", True
+        return Station(sample.format, True, words + (f"; as a debt ({last.why.words})" if last.debt else "")), "opened", True
 
     def _declined(self, format: str, told: Told, put: Put, began: datetime) -> tuple[Station, str, bool]:
         """What an upload that pict-rs did not take says."""
+        mine = self._about(put, began)
+        for answer in mine:
+            if answer.passed and answer.sha256 is not None and (answer.sha256 == put.sha256 or answer.why is Why.BROKEN):
+                self._passed[answer.sha256] = (answer.ref.size, answer.claimed)
         self._forget(put)
         if told.code == UNHEARD:
-            return Station(format, False, self._instead(NO_NAME)), "", False
+            return Station(format, False, self._instead(NO_NAME, began)), "", False
         if told.refused_by_validator:
-            mine = [answer for answer in self._since(began) if not answer.passed and not answer.drill]
-            if not mine:
-                return Station(format, False, self._instead(ANOTHER_REFUSES)), "", False
-            if mine[-1].why is Why.BROKEN:
+            refused = [answer for answer in mine if not answer.passed]
+            if not refused:
+                return Station(format, False, self._instead(ANOTHER_REFUSES, began)), "", False
+            last = refused[-1]
+            if last.why in UNREADABLE:
+                return (
+                    Station(format, False, f"this gate could not read it: {last.problem or last.why.words}. {DROPS}"),
+                    "",
+                    False,
+                )
+            if last.why is Why.BROKEN:
                 return Station(format, True, "refused by the gate: it cannot be opened here"), "unopened", True
-            return Station(format, False, f"the gate refused this harmless file ({mine[-1].why.value})"), "", True
+            rule = self._rule(last)
+            if rule:
+                words = f"refused here by your own policy, rule {rule}; on record, so uploads reach this gate"
+                return Station(format, True, words), "stopped", True
+            return Station(format, False, f"the gate refused this harmless file ({last.why.words})"), "", True
         if told.code in NOT_A_FORMAT or told.code.startswith("validate-") or (not told.code and self.server.version == "0.4"):
             return Station(format, True, f"not taken here: {told.words}"), "not taken", True
         return Station(format, False, f"pict-rs did not take it: {told.words}"), "", True
+
+    def _about(self, put: Put, began: datetime) -> list[Answer]:
+        """What the gate answered about it since then. Others upload meanwhile: the same bytes tell, else the same type."""
+        since = [answer for answer in self._since(began) if not answer.drill]
+        same = [answer for answer in since if answer.sha256 == put.sha256]
+        alike = [answer for answer in since if answer.claimed.startswith(put.content_type)]
+        return same or alike or [answer for answer in since if not answer.passed]
+
+    def _rule(self, answer: Answer) -> str:
+        """The rule of the policy that refused these bytes; "" where it was none."""
+        if answer.sha256 is None or answer.why not in (Why.LOOKED, Why.KNOWN):
+            return ""
+        for store, key in self.ledger.platforms.holding(answer.sha256):
+            entry = self.ledger.entry(store, key)
+            if entry is not None and entry.decision is not None and entry.decision.step is Step.QUARANTINE:
+                return entry.decision.rule
+        return ""
 
     def _refused(self, drill: bytes) -> Station:
         """The drill picture, as Lemmy sends an upload."""
@@ -322,21 +383,22 @@ class Through:
         if told.alias:
             self._note(Put(told.alias, put.sha256, put.size, PNG), instead_of=put)
             instead = "the gate refused the drill picture and pict-rs published it: what answers for the gate?"
-            return Station("drill", False, instead if answers else self._instead(NOT_ASKED))
+            return Station("drill", False, instead if answers else self._instead(NOT_ASKED, began))
         self._forget(put)
         if told.code == UNHEARD:
-            return Station("drill", False, self._instead(NO_NAME))
+            return Station("drill", False, self._instead(NO_NAME, began))
         if not told.refused_by_validator:
             return Station("drill", False, f"pict-rs did not take the drill picture, and asked nobody: {told.words}")
         if not answers:
-            return Station("drill", False, self._instead(ANOTHER_REFUSES))
+            return Station("drill", False, self._instead(ANOTHER_REFUSES, began))
         return Station("drill", True, "the drill picture was refused through pict-rs, and is on record")
 
     def _since(self, began: datetime) -> list[Answer]:
         return self.ledger.uploads.since(began)
 
-    def _instead(self, words: str) -> str:
-        """With what pict-rs itself tells, from 0.6 on, of whom it asks; never the secret."""
+    def _instead(self, words: str, began: datetime) -> str:
+        """With what the gate was sent meanwhile, and what pict-rs itself tells, from 0.6 on, of whom it asks; never the secret."""
+        words += _unread(self._since(began))
         try:
             limits = self.server.limits()
         except FediwardenError:
@@ -351,62 +413,96 @@ class Through:
     # -- what is left behind ----------------------------------------------------------------------------------------------
 
     def clean_up(self, run: RunId) -> Station | None:
-        """Have pict-rs delete what this drill put into it; None where it put nothing. Bounded by `purging`."""
-        if not self._puts:
-            return None
-        keys = {put.key for put in self._puts if put.key}
-        digests = {digest for put in self._puts for digest in ({put.sha256} | ({Sha256(put.key[:64])} if put.key else set()))}
-        try:
-            station = self._swept("cleaned up", "of this drill")
-        except FediwardenError as error:
-            return Station("cleaned up", False, f"{error}; the next `fediwarden drill gate` tries again")
+        """Have pict-rs delete what this drill put into it; None where it put nothing. Bounded by `purging`.
+
+        What the ledger holds of it ends as well: objects that are no more, and debts over what nobody will ever look at.
+        """
+        station = None
+        if self._puts:
+            try:
+                station = self._swept("cleaned up", "of this drill")
+            except FediwardenError as error:
+                station = Station("cleaned up", False, f"{error}; the next `fediwarden drill gate` tries again")
         now = self.clock()
-        for key in sorted(keys):
-            if self.ledger.entry(self.store, key) is not None:
-                ref = ObjectRef(self.store, key, 0, key)
-                self.ledger.record(run, [(Look(ref, Standing.GONE, now, problem="the drill is over"), None)])
-        debts = [debt for debt in self.ledger.uploads.debts(self.engine) if debt.sha256 in digests]
+        ended = (self._contents | self._gone_again()) - {digest for put in self._puts for digest in put.contents}
+        for digest in sorted(ended):
+            for store, key in self.ledger.platforms.holding(digest):
+                entry = self.ledger.entry(store, key) if store == self.store else None
+                if entry is not None and not entry.gone:
+                    ref = ObjectRef(store, key, 0, key)
+                    self.ledger.record(run, [(Look(ref, Standing.GONE, now, problem="the drill is over"), None)])
+        debts = [debt for debt in self.ledger.uploads.debts(self.engine) if debt.sha256 in ended]
         self.ledger.uploads.lapse(debts, "the drill is over", now)
         return station
 
+    def _gone_again(self) -> set[Sha256]:
+        """What the gate let through, pict-rs declined after that, and does not have now under another's name."""
+        ended = set[Sha256]()
+        for digest, (size, claimed) in self._passed.items():
+            with suppress(Unreached):  # it may be there: the debt stays until somebody has looked
+                if self.server.version == "0.4" or self.server.find(digest, size, claimed) is None:
+                    ended.add(digest)
+        return ended
+
     def _swept(self, name: str, whose: str) -> Station:
-        """Purge what is on record as put, and see it gone."""
-        number = len(self._puts)
-        shared = [alias for put in list(self._puts) if (alias := self._purged(put))]
-        end = time.monotonic() + self.purging
+        """Purge what is on record as put, and see it gone.
+
+        Raises: Refused. What does not answer, or with an error, in the middle of a purge has not done it yet.
+        """
+        end: float | None = None  # counted from when all is asked for
         pause = ASK_AGAIN
-        while (
-            left := [put for put in self._puts if put.alias not in shared and not self._is_gone(put)]
-        ) and time.monotonic() < end:
-            self._keep([put for put in self._puts if put in left or put.alias in shared])
+        asked, shared = set[Sha256](), list[Put]()
+        number = 0
+        while True:
+            problem = ""
+            left = list[Put]()
+            for put in list(self._puts):
+                try:
+                    if put.sha256 not in asked:
+                        put, alone = self._purged(put)
+                        asked.add(put.sha256)
+                        number += bool(put.alias) and alone
+                        if not alone:
+                            shared.append(put)
+                    if put not in shared and not self._is_gone(put):
+                        left.append(put)
+                except Refused:
+                    raise
+                except Unreached as error:
+                    problem = str(error)
+                    left.append(put)
+            self._keep(left)
+            end = time.monotonic() + self.purging if end is None else end
+            if not left or time.monotonic() >= end or self.stop.is_set():
+                break
             self.stop.wait(pause)
             pause = min(SELDOM, pause * 2)
-        self._keep([put for put in self._puts if put in left])
         if shared:
-            words = f"others have uploaded the same bytes as {', '.join(shared)}: that alias is left; delete it by hand"
-            return Station(name, False, words)
+            names = ", ".join(put.alias for put in shared)
+            self._contents -= {digest for put in shared for digest in put.contents}  # they are another's as well
+            return Station(name, False, f"others have uploaded the same bytes as {names}: that alias is left; delete it by hand")
         if left:
-            words = f"pict-rs took the purge and has not done it after {self.purging:g} s: {len(left)} of {_files(number)} left"
-            return Station(name, False, f"{words} ({left[0].alias or left[0].key}); the next `fediwarden drill gate` asks again")
+            of = f"{len(left)} of {_files(max(number, len(left)))} left ({left[0].alias or left[0].key})"
+            words = f"pict-rs took the purge and has not done it after {self.purging:g} s: {of}"
+            words += f". It said last: {problem}" if problem else ""
+            return Station(name, False, f"{words}; the next `fediwarden drill gate` asks again")
         return Station(name, True, f"pict-rs has deleted {_files(number)} {whose}")
 
-    def _purged(self, put: Put) -> str:
-        """Ask for one to be deleted; the alias where that would take what others uploaded along."""
-        alias = put.alias
-        if not alias:  # cut off before pict-rs had named it
+    def _purged(self, put: Put) -> tuple[Put, bool]:
+        """Ask for one to be deleted, and whether that was done: not where it would take what others uploaded along."""
+        if not put.alias:  # cut off before pict-rs had named it
             item = None if self.server.version == "0.4" else self.server.find(put.sha256, put.size, put.content_type)
             if item is None or not item.aliases:
-                return ""
-            alias = item.aliases[0]
-            self._note(Put(alias, put.sha256, put.size, put.content_type, item.key), instead_of=put)
+                return put, True
+            put = self._note(Put(item.aliases[0], put.sha256, put.size, put.content_type, item.key), instead_of=put)
         ours = {put.alias for put in self._puts}
-        aliases = self.server.aliases(alias)
+        aliases = self.server.aliases(put.alias)
         if set(aliases) - ours:
-            return alias
+            return put, False
         if aliases:
             with suppress(Gone):  # by itself, meanwhile
-                self.server.purge(alias)
-        return ""
+                self.server.purge(put.alias)
+        return put, True
 
     def _is_gone(self, put: Put) -> bool:
         if not put.alias:
@@ -415,8 +511,6 @@ class Through:
             self.server.head(put.alias)
         except Gone:
             return True
-        except Lost:
-            return False  # in the middle of a purge
         return False
 
     def _remembered(self) -> list[Put]:
@@ -435,6 +529,7 @@ class Through:
         self._keep([one for one in self._puts if one != put])
 
     def _keep(self, puts: list[Put]) -> None:
+        self._contents.update(*(put.contents for put in puts))
         if puts != self._puts or not puts:
             self._puts = puts
             self.ledger.watching.remember(self._mark, {"put": [one.row() for one in puts]}, self.clock())

@@ -108,6 +108,27 @@ class Why(StrEnum):
     UNREAD = "unread"  # the body did not arrive whole, or was no request at all
     MISREAD = "misread"  # it came, and is neither a picture's bytes nor a form with one part
 
+    @property
+    def words(self) -> str:
+        """For a person."""
+        return _WHY[self]
+
+
+_WHY = {
+    Why.LOOKED: "looked at",
+    Why.KNOWN: "known bytes",
+    Why.PERSON: "a person had decided",
+    Why.RESTORING: "a person was restoring it",
+    Why.LATE: "no result in time",
+    Why.BUSY: "too much was waiting",
+    Why.LARGE: "too large to hold",
+    Why.BROKEN: "cannot be decoded",
+    Why.FAILED: "the analysis failed",
+    Why.UNRECORDED: "the ledger could take no more",
+    Why.UNREAD: "the upload never arrived whole",
+    Why.MISREAD: "what carried it was not understood",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Name:

@@ -5,7 +5,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from threading import Event
+from typing import Any
 
 import pytest
 from tests.support.core import Core
@@ -15,9 +17,23 @@ from fediwarden.cli.common import Run
 from fediwarden.cli.drill import _ended
 from fediwarden.drill import Station
 from fediwarden.drill_uploads import Formats, Through, asked_at
-from fediwarden.errors import Exit
+from fediwarden.errors import Exit, Gone
+from fediwarden.ledger import GATE
 from fediwarden.media.samples import Sample, samples
-from fediwarden.model import EngineVersion, RunId, StoreName
+from fediwarden.model import (
+    Answer,
+    Decision,
+    EngineVersion,
+    Look,
+    ObjectRef,
+    Reason,
+    RunId,
+    Sha256,
+    Standing,
+    Step,
+    StoreName,
+    Why,
+)
 from fediwarden.platforms.pictrs.server import Server
 
 MEDIA = StoreName("media")
@@ -53,15 +69,18 @@ def told(drill: Through, made: list[Sample] = ONE) -> list[Station]:
 
 
 @contextmanager
-def answering(status: int, place: str = "") -> Iterator[str]:
-    """Another validator, which answers everything alike; its address."""
+def answering(status: int | Callable[[bytes], int], place: str = "") -> Iterator[str]:
+    """Another validator, which answers everything alike, or as it is told for a picture; its address."""
 
     class Always(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            body = b""
             while size := int(self.rfile.readline().strip() or b"0", 16):
-                self.rfile.read(size + 2)
+                body += self.rfile.read(size + 2)[:-2]
             self.rfile.readline()
-            self.send_response(status)
+            if body.startswith(b"--"):  # the form of 0.6
+                body = body.partition(b"\r\n\r\n")[2].rpartition(b"\r\n--")[0]
+            self.send_response(status if isinstance(status, int) else status(body))
             if place:
                 self.send_header("Location", place)
             self.send_header("Content-Length", "0")
@@ -202,6 +221,146 @@ def test_bytes_that_somebody_else_uploaded_too_are_not_purged(fake: FakePictrs, 
     assert not cleaned.passed
     assert "delete it by hand" in cleaned.detail
     assert fake.data("theirs.png") == b"stands for a picture"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("HEAD", "/image/original/"), ("GET", "/internal/aliases"), ("POST", "/internal/purge")]
+)
+def test_a_pict_rs_that_answers_500_in_the_middle_of_a_purge_is_asked_again_and_only_then_said_to_fail(
+    fake: FakePictrs, through: Made, method: str, path: str
+) -> None:
+    core = Core()
+    drill = through(fake, core)
+    told(drill)
+    failures = [3]
+
+    def stumbling(seen: Seen) -> None:
+        if seen.method == method and seen.path.startswith(path) and failures[0]:
+            failures[0] -= 1
+            raise Refusal(500, "Error in database", "sled-error")
+
+    fake.before = stumbling
+    drill.purging = 10
+
+    assert drill.clean_up(core.begun("drill gate")) == Station("cleaned up", True, "pict-rs has deleted 1 file of this drill")
+    assert fake.rows == {}
+
+    ill = through(fake, core)
+    told(ill)
+    failures[0], fake.job_delay = 10_000, None
+    cleaned = ill.clean_up(core.begun("drill gate"))
+    assert cleaned is not None
+    assert not cleaned.passed
+    assert f"500 {'sled-error' if method != 'HEAD' else ''}".strip() in cleaned.detail
+    assert path.rpartition("/")[2] in cleaned.detail
+
+
+def test_the_end_of_a_purge_may_come_between_a_head_that_fails_and_the_question_why(fake: FakePictrs) -> None:
+    fake.put(b"a picture", "image/png", alias="one.png")
+
+    def purged(seen: Seen) -> None:
+        if seen.method == "HEAD":
+            fake.forget("one.png")
+            raise Refusal(500, "", "not-found")
+
+    fake.before = purged
+    with closing(Server(fake.url, key=KEY)) as server, pytest.raises(Gone):
+        server.head("one.png")
+
+
+def recorded(core: Core, data: bytes, why: Why, *, passed: bool, claimed: str = "image/png", key: str = "", **more: Any) -> None:
+    """What a gate puts on record of an upload."""
+    name = Sha256(sha256(data).hexdigest())
+    ref = ObjectRef(MEDIA if passed else GATE, key or f"{name}{len(data):012x}07", len(data), key)
+    answer = Answer(ref, datetime.now(UTC), "pict-rs", passed, why, name, claimed, debt=passed and why is Why.BROKEN, **more)
+    looks: list[tuple[Look, Decision | None]] = []
+    if why is Why.LOOKED and not passed:
+        told = Decision(Step.QUARANTINE, "no still pictures", "a stand-in")
+        looks = [(Look(ref, Standing.SEEN, datetime.now(UTC), name, EngineVersion("1")), told)]
+    elif why is Why.BROKEN:
+        looks = [(Look(ref, Standing.BROKEN, datetime.now(UTC), name, EngineVersion("1"), reason=Reason.UNSUPPORTED), None)]
+    core.ledger.record(core.begun("gate"), looks, [answer])
+
+
+@contextmanager
+def gate_of(core: Core, why: Why, *, passed: bool, key: str = "") -> Iterator[str]:
+    """A gate that answers all alike, and the drill picture as a drill; its address. Put behind `fake.validator`."""
+
+    def judged(data: bytes) -> int:
+        if data == DRILL:
+            recorded(core, data, Why.LOOKED, passed=False, drill=True)
+            return 406
+        if why is Why.MISREAD:
+            ref = ObjectRef(GATE, "", 0, "")
+            answer = Answer(ref, datetime.now(UTC), "pict-rs", False, why, None, "image/png", problem="an empty body")
+            core.ledger.record(core.begun("gate"), [], [answer])
+        else:
+            recorded(core, data, why, passed=passed, key=key)
+        return 200 if passed else 406
+
+    with answering(judged) as address:
+        yield address
+
+
+def test_a_format_that_the_administrators_own_policy_hides_is_proved_by_its_refusal(fake: FakePictrs, through: Made) -> None:
+    core = Core()
+    drill = through(fake, core)
+    with gate_of(core, Why.LOOKED, passed=False) as fake.validator:
+        stations = told(drill)
+
+    assert stations[1] == Station(
+        "png", True, "refused here by your own policy, rule no still pictures; on record, so uploads reach this gate"
+    )
+    assert [station.passed for station in stations] == [True] * len(stations)
+    assert drill.proved
+    last = Formats.last(core.ledger, MEDIA)
+    assert last is not None
+    assert (last.stopped, last.opened) == (("png",), ())
+
+
+@pytest.mark.parametrize("why", [Why.BUSY, Why.FAILED])
+def test_a_gate_that_could_not_look_says_so_in_words(fake: FakePictrs, through: Made, why: Why) -> None:
+    core = Core()
+    with gate_of(core, why, passed=False) as fake.validator:
+        station = told(through(fake, core))[1]
+
+    assert station == Station("png", False, f"the gate refused this harmless file ({why.words})")
+
+
+def test_a_proxy_that_drops_the_body_is_named_by_what_the_gate_was_sent(fake: FakePictrs, through: Made) -> None:
+    core = Core()
+    with gate_of(core, Why.MISREAD, passed=False) as fake.validator:
+        refused = told(through(fake, core))[-1]
+    with gate_of(core, Why.MISREAD, passed=True) as fake.validator:  # the proxy says yes by itself
+        drill = through(fake, core)
+        published = told(drill)[-1]
+        drill.clean_up(core.begun("drill gate"))
+
+    assert not refused.passed
+    assert not published.passed
+    assert "this gate could not read it: an empty body. A proxy on the way drops or alters the body" in refused.detail
+    assert "published it without this gate" in published.detail
+    assert "this gate refused what it could not read: an empty body. A proxy on the way drops" in published.detail
+
+
+@pytest.mark.parametrize("declines", [True, False], ids=["declined after the gate", "taken"])
+def test_a_drill_leaves_no_debt_and_nothing_that_is_broken_whatever_pict_rs_made_of_a_file(
+    fake: FakePictrs, through: Made, declines: bool
+) -> None:
+    """A JPEG XL passes the gate as a debt; up to 0.5.16 pict-rs takes it, later ones decline it only then. The gate may know it by another key."""
+    core = Core()
+    if declines:
+        fake.broken[ONE[0].data or b""] = "blurhash"
+    drill = through(fake, core)
+    recorded(core, b"somebody's", Why.BROKEN, passed=True)
+    with gate_of(core, Why.BROKEN, passed=True, key="as the gate named it") as fake.validator:
+        stations = told(drill)
+        drill.clean_up(core.begun("drill gate"))
+
+    assert stations[1].detail.startswith("not taken here") == (declines and fake.since(0, 5, 17))
+    assert [debt.sha256 for debt in core.ledger.uploads.debts(EngineVersion("1"))] == [sha256(b"somebody's").hexdigest()]
+    left = [entry.sha256 for entry in core.ledger.entries(store=MEDIA) if not entry.gone]
+    assert left == [sha256(b"somebody's").hexdigest()]
 
 
 def test_a_format_that_pict_rs_does_not_take_is_no_failure_and_a_pict_rs_that_is_ill_is_one(

@@ -100,7 +100,9 @@ def gate(json: bool = JSON) -> int:
             stations.append(station)
             _tell(station, json=json)
 
-        for station in through_gate(settings.listen, known.first, make, built.ledger, vault, seconds, settings.address):
+        for station in through_gate(
+            settings.listen, known.first, make, built.ledger, vault, seconds, built.clock, settings.address
+        ):
             tell(station)
         if any(not station.passed for station in stations[:2]):
             return _ended(command, stations, "the gate", json=json)

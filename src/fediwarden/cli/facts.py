@@ -7,25 +7,11 @@ from typing import TYPE_CHECKING
 from fediwarden.app import App
 from fediwarden.cli.output import emit, plain, result, size
 from fediwarden.ledger import GATE, Doubt, Entry, UploadTotals
-from fediwarden.model import Answer, Debt, EngineVersion, Name, NameKind, PlatformDeed, Sha256, TraceRecord, Why
+from fediwarden.model import Answer, Debt, EngineVersion, Name, NameKind, PlatformDeed, Sha256, TraceRecord
 
 if TYPE_CHECKING:
     from fediwarden.watch.pulse import Beat
 
-WHY = {
-    Why.LOOKED: "looked at",
-    Why.KNOWN: "known bytes",
-    Why.PERSON: "a person had decided",
-    Why.RESTORING: "a person was restoring it",
-    Why.LATE: "no result in time",
-    Why.BUSY: "too much was waiting",
-    Why.LARGE: "too large to hold",
-    Why.BROKEN: "cannot be decoded",
-    Why.FAILED: "the analysis failed",
-    Why.UNRECORDED: "the ledger could take no more",
-    Why.UNREAD: "the upload never arrived whole",
-    Why.MISREAD: "what carried it was not understood",
-}
 NAMED = {
     NameKind.ALIAS: "alias",
     NameKind.IDENTIFIER: "file",
@@ -61,7 +47,7 @@ def tell_gate(totals: UploadTotals, now: datetime) -> None:
     result(f"gate: {passed + refused:,} uploads answered today (UTC): {passed:,} passed, {refused:,} refused")
     for words, answers in (("passed ", totals.passed), ("refused", totals.refused)):
         for why, number in sorted(answers.items(), key=lambda item: -item[1]):
-            result(f"    {number:>9,}  {words}  {WHY[why]}")
+            result(f"    {number:>9,}  {words}  {why.words}")
     last = totals.last_ten
     if last.alarming:
         result(
@@ -159,7 +145,7 @@ def list_debts(app: App, engine: EngineVersion, *, json: bool) -> None:
         if json:
             emit(_debt_json(debt))
         else:
-            why = f"{WHY[debt.why]}{'; looked at since, cannot be decoded' if debt.broken else ''}"
+            why = f"{debt.why.words}{'; looked at since, cannot be decoded' if debt.broken else ''}"
             result(f"{debt.at:%Y-%m-%d %H:%M:%S}  {size(debt.ref.size):>8}  {debt.sha256}  {plain(debt.ref.store)}  ({why})")
 
 
@@ -261,7 +247,7 @@ def tell_facts(app: App, entry: Entry) -> None:
 
 
 def _answered(answer: Answer) -> str:
-    words = f"{'passed' if answer.passed else 'refused'}, {WHY[answer.why]}"
+    words = f"{'passed' if answer.passed else 'refused'}, {answer.why.words}"
     if answer.debt:
         words += "; a debt"
     if answer.sealed is not None:

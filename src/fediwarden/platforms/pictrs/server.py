@@ -567,6 +567,8 @@ class Server:
             if url == place and answer.status == 500:
                 if method == "HEAD":  # without a body, and so without the code
                     told = self._send("GET", url, query={}, headers=FIRST, files=None, limit=limit)
+                    if told.status in (404, 410):
+                        raise Gone(f"pict-rs does not hand out {quoted(alias)}")  # the end of a purge came between the two
                     answer = told if told.status == 500 else answer
                 if _code(answer) == "not-found":
                     raise self._lost(alias)
@@ -670,7 +672,7 @@ class Server:
                 hint="check that the gate runs, and its address: pict-rs 0.5.21 and later take no name of a private address, only an IP address",
             )
         if answer.status >= 500 or answer.status in (408, 425, 429):
-            return Unreached(f"{self._url} is busy or broken: {words}")
+            return Unreached(f"{self._url} is busy or broken: it answers {words} to `{what}`")
         if 300 <= answer.status < 400:
             return Refused(f"{self._url} sends elsewhere", hint="write the address of pict-rs itself")
         return Refused(f"{self._url} does not do `{what}`: {words}")
