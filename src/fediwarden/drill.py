@@ -27,6 +27,7 @@ class Station:
     name: str
     passed: bool
     detail: str
+    unproved: str = ""  # what it left out, and how to have it tried
 
 
 class OneObject:
@@ -134,7 +135,8 @@ class Drill:
         if result.outcome is not Outcome.DONE:
             return
         if self.removes and not self.identities:
-            yield Station("restored", True, "left out: the vault holds the only copy; give --identity to try it")
+            unproved = "not proved: that it comes back. Give --identity FILE, a private key of the vault"
+            yield Station("restored", True, "left out: the vault holds the only copy, and no --identity was given", unproved)
             return
         hidden = next(self.ledger.hidden(key=blob.ref.key, store=self.reader.name), None)
         if hidden is None:

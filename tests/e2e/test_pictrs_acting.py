@@ -112,6 +112,12 @@ def test_what_pict_rs_writes_anew_passes_the_gate_once_and_is_said_to_differ_and
     assert guarded.run("status", "--json").last["gate"]["refused_today"] == {"known": 1, "looked": 2}  # drills apart
 
 
+def refuses_imports(seen: Seen) -> None:
+    """As a pict-rs that asks a gate which refuses."""
+    if seen.path == "/internal/import":
+        raise Refusal(400, "as the test wants", "failed-external-validation")
+
+
 def _watch_leaves_it(home: Home) -> None:
     """A watch that may act asks nobody, so it leaves what several people share."""
     app = App(home.environment)
@@ -219,3 +225,15 @@ def test_a_drill_goes_the_whole_road_through_pict_rs_and_leaves_nothing(guarded:
     assert [station["station"] for station in stations if not station["passed"]] == []
     assert {"sealed", "hidden", "restored", "cleaned up"} <= {station["station"] for station in stations}
     assert [row.aliases.keys() for row in pictrs.rows.values()] == [{"good.png": ""}.keys()]
+
+
+def test_a_drill_that_could_not_restore_does_not_say_end_to_end(guarded: Home) -> None:
+    last = guarded.run("drill", "run", "media").out.splitlines()[-1]
+    assert "the road works as far as it was tried; not proved: that it comes back. Give --identity" in last
+
+
+def test_a_drill_behind_a_gate_says_that_the_gate_did_what_it_is_for(guarded: Home, pictrs: FakePictrs) -> None:
+    pictrs.before = refuses_imports
+    (put,) = guarded.run("drill", "run", "media", "--json", expect=3).lines
+    assert "it did what it is for" in put["detail"]
+    assert "Leave the gate on" in put["detail"]
