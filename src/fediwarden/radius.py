@@ -1,6 +1,6 @@
 """Who and what else is met when an object is hidden: asked beforehand, shown to whoever acts; changes nothing."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256 as digest
 
@@ -91,16 +91,16 @@ class Radii:
         if self._tracer is None and self._problem and (aliases or proxied):
             problems.append(self._problem)
         if self._tracer is None or not (aliases or proxied):
-            return Radius(aliases, proxied, problem="; ".join(problems))
+            return Radius(aliases, proxied, problem=_once(problems))
         try:
             trace = self._tracer.trace(aliases, proxied, private_messages=self._private_messages)
         except FediwardenError as error:
-            return Radius(aliases, proxied, problem="; ".join([*problems, str(error)]))
+            return Radius(aliases, proxied, problem=_once([*problems, str(error)]))
         if not trace.complete:
             problems.append(IN_PART)
         uses = {what: number for what, number in trace.counts.items() if what in SHOWN}
         copies = self._copies(owed, trace, problems)
-        return Radius(aliases, proxied, uses, len(trace.owners), "; ".join(problems), copies)
+        return Radius(aliases, proxied, uses, len(trace.owners), _once(problems), copies)
 
     def _copies(self, owed: Owed, trace: Trace, problems: list[str]) -> tuple[Copied, ...]:
         """What the trace calls copies, as far as pict-rs has them, each with whether others than the original's people show it."""
@@ -170,3 +170,8 @@ class Radii:
             proxied |= {url for _, url in item.proxied}
         aliases = now or aliases
         return tuple(sorted(aliases)), tuple(sorted(proxied))
+
+
+def _once(problems: Sequence[str]) -> str:
+    """Each of them once: who does not answer says the same of every name."""
+    return "; ".join(dict.fromkeys(problems))

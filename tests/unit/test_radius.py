@@ -189,3 +189,17 @@ def test_an_object_of_no_platform_has_nothing_around_it_and_nobody_is_asked() ->
     lemmy = Lemmy()
     assert radii(ledger, None, lemmy, problem="unset").of(next(ledger.owed())) == Radius()
     assert lemmy.asked == []
+
+
+def test_a_problem_that_every_name_has_is_said_once(owed: tuple[Ledger, Owed]) -> None:
+    class Away(Pictrs):
+        def aliases(self, alias: str) -> tuple[str, ...]:
+            raise Unreached("http://pictrs: refused")
+
+        def find(self, sha256: Sha256, size: int, content_type: str = "") -> Item | None:
+            raise Unreached("http://pictrs: refused")
+
+    ledger, object_owed = owed
+    radii = Radii(ledger, lambda _: cast(Server, Away()), None, private_messages=False, problem="http://pictrs: refused")
+
+    assert radii.of(object_owed).problem == "http://pictrs: refused"
