@@ -9,9 +9,9 @@ import typer
 from fediwarden.actions import Left, Outcome, Plan, Result, left_by_restore, planned
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
-from fediwarden.cli.output import emit, plain, result, row, say, show, table
+from fediwarden.cli.output import emit, plain, result, row, say, show, table, tell
 from fediwarden.copies import POLICY, Copied, tie, tied
-from fediwarden.errors import Exit, Misconfigured
+from fediwarden.errors import Exit, FediwardenError, Misconfigured
 from fediwarden.model import Act, DeedEvent, DeedState, NameKind, Owed, RunId, Sha256, Step, StoreName
 from fediwarden.radius import Radius
 from fediwarden.stores.pictrs import changed_by_import
@@ -19,10 +19,10 @@ from fediwarden.stores.url import TargetKind, parse_target
 
 SHOWN = 20  # owed objects listed before the question; the rest is counted
 ALTERED = (
-    "pict-rs imports it anew, within its limits of today on size and format: thumbnails are made again, and what pict-rs writes anew comes "
-    "back with other bytes. Delete tokens that were given out no longer work: Lemmy 0.19 keeps the old one, so when the uploader deletes "
-    "the picture there, Lemmy forgets it and pict-rs goes on serving it"
+    "pict-rs imports it anew, within its limits of today; some formats come back with other bytes. "
+    "Delete tokens that were given out no longer work"
 )
+STALE_TOKENS = "Lemmy 0.19 keeps the old token: when the uploader deletes the picture there, pict-rs goes on serving it"
 
 Around = Mapping[tuple[StoreName, str], Radius]  # by store and key
 Known = tuple[StoreName, str, Sha256]
@@ -62,6 +62,7 @@ def apply(
     """
     app = build()
     profile = app.profile
+    _warn_of_policy(app)
     acting = app.settings.acting
     with (
         recorded(app, "apply", {"only": " ".join(only), "limit": str(limit or ""), "budget": str(budget or "")}) as run,
@@ -131,6 +132,15 @@ def apply(
     if counts["failed"] or counts["changed"]:
         return Exit.NOT_SCANNED
     return Exit.ALLOWANCE if plan.over or counts["shared"] else Exit.OK
+
+
+def _warn_of_policy(app: App) -> None:
+    """A policy that cannot be read decides nothing new: what was decided before stands, and is all that is acted on."""
+    try:
+        _ = app.policy
+    except FediwardenError as error:
+        tell(error)
+        say("until that is mended nothing new is decided; what was decided before is acted on")
 
 
 def _tie(app: App, run: RunId, todo: Sequence[Owed], around: Around, *, leave: set[str] | None) -> dict[Known, Owed]:
@@ -350,6 +360,8 @@ def restore(
     imported = [event for event in hidden if _through_pictrs(app, event)]
     if imported:
         say(ALTERED)
+        if app.settings.lemmy.url or app.settings.lemmy.credentials:
+            say(STALE_TOKENS)
     for event in imported:
         for words in changed_by_import(event.key, event.place) if event.place else []:
             say(f"{plain(event.store)}: {plain(event.key)}: {plain(words)}")
