@@ -12,6 +12,8 @@ from tests.support.ledgers import ENGINE, NOW, a_decision, a_hash, a_look, a_ref
 
 from fediwarden.app import App
 from fediwarden.cli.main import code_of
+from fediwarden.cli.setup import _tell
+from fediwarden.cli.surroundings import Finding
 from fediwarden.ledger import GATE, Doubt, Ledger, LegacyWord, Listed
 from fediwarden.model import (
     Act,
@@ -24,6 +26,7 @@ from fediwarden.model import (
     PlatformDeed,
     Reason,
     RunId,
+    Sha256,
     Standing,
     Step,
     StoreName,
@@ -256,3 +259,61 @@ def test_import_legacy_prints_what_was_missed_and_asks_which_store(
     assert [(line["missed"], line["key"]) for line in told[:-1]] == [("skipped", "b.jpg")]
     assert told[-1]["missed"] == {"skipped": 1, "called safe": 0, "still there": 0, "never met": 0}
     assert [entry.ref.key for entry in ledger.entries(not_scanned=True)] == ["b.jpg"]
+
+
+def test_a_debt_is_ended_by_how_its_hash_begins_where_that_means_one(
+    ledger: Ledger, run: RunId, shown: Callable[..., str]
+) -> None:
+    now = datetime.now(UTC)
+    late = answered("late", passed=True, why=Why.LATE, at=now, debt=True)
+    other = a_hash("late")[:10] + "f" * 54
+    twin = replace(late, ref=replace(late.ref, key="twin"), sha256=Sha256(other))
+    ledger.record(run, [], [late, twin])
+
+    shown("lapse", a_hash("late")[:7], "--because", "x", expect=4)
+    shown("lapse", a_hash("late")[:10], "--because", "x", expect=4)
+    (told,) = lines(shown("lapse", other[:14].upper(), "--because", "the disk died", "--json"))
+
+    assert (told["sha256"], told["debts"]) == (other, 1)
+    (left,) = lines(shown("list", "--debts", "--json"))
+    assert left["sha256"] == a_hash("late")
+
+
+def test_the_last_try_of_a_lost_object_is_told_before_what_was_seen_earlier(
+    ledger: Ledger, run: RunId, shown: Callable[..., str]
+) -> None:
+    reason = "pict-rs knows it, and its file is not there"
+    ledger.record(run, [(a_look(), a_decision(Step.PASS))])
+    lost = replace(a_look(standing=Standing.UNREACHED, at=NOW + timedelta(days=1)), problem=reason)
+    ledger.record(run, [(lost, None)])
+
+    assert f"(unreached: {reason})" in shown("list", "--not-scanned")
+    told = shown("explain", lost.ref.key)
+    assert told.index(f"tried    {lost.at:%Y-%m-%d}") < told.index(reason) < told.index("looked ")
+
+
+def test_apply_says_that_the_policy_cannot_be_read_and_acts_on_what_was_decided(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ledger.path
+    (tmp_path / "policy.toml").write_text("version = \n")
+    monkeypatch.setenv("FEDIWARDEN_POLICY__FILE", str(tmp_path / "policy.toml"))
+    monkeypatch.setenv("FEDIWARDEN_PROFILE", "other")
+    assert code_of(("vault", "init")) == 0
+    capsys.readouterr()
+
+    code = code_of(("apply", "--yes"))
+
+    told = capsys.readouterr()
+    assert (code, told.out) == (0, "nothing is owed\n")
+    assert "policy.toml" in told.err
+    assert "what was decided before is acted on" in told.err
+    assert code_of(("status",)) == 4
+
+
+def test_doctor_prints_a_line_a_finding_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "words " * 60
+
+    _tell([Finding("cage", True, "every layer is there"), Finding("ledger", False, long, "ask for help")])
+
+    assert capsys.readouterr().out.splitlines() == ["ok  cage: every layer is there", f"NO  ledger: {long} -> ask for help"]

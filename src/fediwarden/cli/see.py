@@ -42,6 +42,8 @@ from fediwarden.errors import Exit, FediwardenError, Misconfigured
 from fediwarden.ledger import GATE, Entry, Totals
 from fediwarden.model import EngineVersion, Finding, Look, Standing, Step, StoreName
 
+UNREACHED = "unreached"  # as `Entry.lacking` has it
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -257,7 +259,9 @@ def _name(app: App, store: str) -> StoreName | None:
 def _line(entry: Entry) -> list[str]:
     standing = entry.standing.value if entry.standing else "not looked at"
     decision = step_name(entry.decision) or "-"
-    why = entry.decision.rule if entry.decision and decision not in ("-", "pass") else entry.lacking
+    why = entry.decision.rule if entry.decision and decision not in ("-", "pass") else ""
+    if not why or entry.lacking == UNREACHED:
+        why = "; ".join(word for word in (why, _lacking(entry)) if word)
     return [
         f"{standing:<9}",
         f"{decision:<10}",
@@ -266,6 +270,12 @@ def _line(entry: Entry) -> list[str]:
         plain(entry.ref.key),
         *([f"({plain(why)})"] if why else []),
     ]
+
+
+def _lacking(entry: Entry) -> str:
+    """Why it counts as not scanned; with the reason, where the last try did not reach it."""
+    reason = entry.last.problem if entry.last and entry.lacking == UNREACHED else ""
+    return f"{entry.lacking}: {reason}" if reason else entry.lacking
 
 
 def explain(
@@ -322,6 +332,11 @@ def explain(
     result(f"{plain(entry.ref.key)} in {plain(entry.ref.store)}")
     result(f"  sha256   {entry.sha256 or 'not known: it was never read'}")
     tell_names(app, entry)
+    last = entry.last
+    if last is not None and last is not look:
+        result(f"  tried    {last.at:%Y-%m-%d %H:%M:%S} UTC, {last.standing.value}; what was seen before stands")
+        if last.problem:
+            result(f"  problem  {plain(last.problem)}")
     if look is not None:
         _explain_look(look, entry, app.calibrated_versions)
     if entry.decision is not None:

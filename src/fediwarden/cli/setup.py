@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from fediwarden import config
 from fediwarden.analysers.clip import Clip
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, build
-from fediwarden.cli.output import emit, plain, result, row, say, show, table
+from fediwarden.cli.output import console, emit, plain, result, row, say, show, table
 from fediwarden.cli.surroundings import Finding, examine
 from fediwarden.errors import CannotWrite, Exit, FediwardenError, Misconfigured
 from fediwarden.inference.registry import FileState, verify
@@ -86,16 +86,23 @@ def doctor(json: bool = JSON) -> int:
         for found in findings:
             emit({"what": found.what, "well": found.well, "words": found.words, "hint": found.hint, "vital": found.vital})
     else:
-        shown = table("", "what", "words")
-        for found in findings:
-            row(
-                shown,
-                "ok" if found.well else "NO" if found.vital else "!",
-                found.what,
-                found.words + (f" -> {found.hint}" if found.hint and not found.well else ""),
-            )
-        show(shown)
+        _tell(findings)
     return Exit.CONFIGURATION if any(found.vital and not found.well for found in findings) else Exit.OK
+
+
+def _tell(findings: Sequence[Finding]) -> None:
+    """A table at a terminal; elsewhere a line a finding, however long, for `grep` and for mails."""
+    wide = not console().is_terminal
+    shown = table("", "what", "words")
+    for found in findings:
+        state = "ok" if found.well else "NO" if found.vital else "!"
+        words = found.words + (f" -> {found.hint}" if found.hint and not found.well else "")
+        if wide:
+            result(f"{state:<2}  {plain(found.what)}: {plain(words)}")
+        else:
+            row(shown, state, found.what, words)
+    if not wide:
+        show(shown)
 
 
 def _examine(app: App) -> Iterator[Finding]:

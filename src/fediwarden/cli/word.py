@@ -10,6 +10,8 @@ from fediwarden.cli.output import emit, plain, result
 from fediwarden.errors import Exit, Misconfigured
 from fediwarden.model import Decision, EngineVersion, Sha256, Step
 
+BEGINNING = 8  # characters of a SHA-256 that are enough to name one of a few debts
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -80,7 +82,9 @@ def clear(
 
 
 def lapse(
-    subject: str = typer.Argument(..., metavar="SHA256", help="The bytes, as `fediwarden list --debts` names them."),
+    subject: str = typer.Argument(
+        ..., metavar="SHA256", help="The bytes, as `fediwarden list --debts` names them, or how that begins."
+    ),
     because: str = typer.Option(..., "--because", help="Why, for the record."),
     json: bool = JSON,
 ) -> int:
@@ -90,10 +94,14 @@ def lapse(
     The debt counts as lapsed, with your reason; should the bytes turn up again, a scan looks at them as at any others.
     """
     app = build()
-    debts = [debt for debt in app.ledger.uploads.debts(EngineVersion("")) if debt.sha256 == subject.lower()]
+    debts = [debt for debt in app.ledger.uploads.debts(EngineVersion("")) if _means(subject, debt.sha256)]
     if not debts:
         raise Misconfigured(
             f"no debt is open over {plain(subject)}", hint="`fediwarden list --debts` names them by their SHA-256"
+        )
+    if len({debt.sha256 for debt in debts}) > 1:
+        raise Misconfigured(
+            f"{plain(subject)} begins the SHA-256 of several debts", hint="write more of it; `fediwarden list --debts` names them"
         )
     with recorded(app, "lapse", {"subject": subject, "because": because}) as run:
         app.ledger.uploads.lapse(debts, f"{app.actor}: {because}", app.clock())
@@ -103,3 +111,8 @@ def lapse(
         return Exit.OK
     result(f"the debt over {debts[0].sha256} is ended, by {plain(app.actor)}; it counts as lapsed")
     return Exit.OK
+
+
+def _means(subject: str, sha256: str) -> bool:
+    """Whether a person who wrote `subject` may mean these bytes: the whole hash, or at least eight characters of how it begins."""
+    return len(subject) >= BEGINNING and sha256.startswith(subject.lower())
