@@ -1,10 +1,13 @@
 """doctor says of gate, pict-rs and Lemmy what is out of order, and what to do about it."""
 
 import http.server
+import itertools
 import json
+import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -56,6 +59,58 @@ def media(fake: FakePictrs) -> dict[str, object]:
 
 def test_nothing_is_said_of_what_is_not_there(doctor: Doctor) -> None:
     assert doctor(STORES__FILES__URL="/srv/files") == {}
+
+
+@contextmanager
+def resetting(port: int, *connections: int) -> Iterator[int]:
+    """Something before a server that resets these connections (the first is 0) and passes on the others; its port."""
+
+    class Between(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            number = next(numbers)
+            if number in connections:
+                self.request.recv(1)  # the rest is unread: closing resets
+                return
+            with socket.create_connection(("127.0.0.1", port)) as behind:
+                there = threading.Thread(target=pump, args=(self.request, behind))
+                there.start()
+                pump(behind, self.request)
+                there.join()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def shutdown_request(self, request: object) -> None:
+            self.close_request(request)  # type: ignore[arg-type]
+
+    numbers = itertools.count()
+    with Server(("127.0.0.1", 0), Between) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_connection_that_is_reset_once_is_no_alarm_and_twice_it_is(doctor: Doctor) -> None:
+    with running_pictrs(FakePictrs(version="0.5.25")) as fake:
+        with resetting(fake.port, 0, 2) as port:
+            found = doctor(**media(fake) | {"STORES__MEDIA__URL": f"pictrs://127.0.0.1:{port}"})
+        with resetting(fake.port, 0, 1) as port:
+            twice = doctor(**media(fake) | {"STORES__MEDIA__URL": f"pictrs://127.0.0.1:{port}"})
+
+    assert found["pict-rs media"].well
+    assert found["pict-rs media, acting"].well
+    assert not twice["pict-rs media"].well
+    assert "gave no complete answer" in twice["pict-rs media"].words
 
 
 @pytest.mark.parametrize("version", ["0.5", "0.4"])

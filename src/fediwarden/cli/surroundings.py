@@ -1,17 +1,18 @@
 """What `doctor` says of the gate, pict-rs and Lemmy: whether they answer, who can reach what, and what does not fit; changes nothing."""
 
 import http.client
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
+from typing import TypeVar
 
 from fediwarden.app import App
 from fediwarden.cli.reach import given, is_loopback
 from fediwarden.cli.reach import own_addresses as _addresses
 from fediwarden.drill_uploads import Formats, asked_at
-from fediwarden.errors import FediwardenError, Gone, Lost, Misconfigured
+from fediwarden.errors import FediwardenError, Gone, Lost, Misconfigured, Unreached
 from fediwarden.model import StoreName
 from fediwarden.platforms.lemmy.api import Api
 from fediwarden.platforms.lemmy.asking import NOT_TO_THE_END, Asking
@@ -20,6 +21,7 @@ from fediwarden.platforms.pictrs.server import Generation, Limits, Server
 from fediwarden.stores.interface import Proving
 from fediwarden.stores.url import TargetKind, parse_target
 
+T = TypeVar("T")
 LEMMY_GIVES_UP = 10.0  # seconds after which Lemmy no longer waits for a preview or another server's picture
 LEMMY_UPLOADS = 30  # seconds that it waits for an upload
 MEGABYTE = 1 << 20  # bytes, as pict-rs counts them
@@ -133,21 +135,24 @@ def _answers(address: str, port: int) -> bool:
         return False
 
 
+def once_more(look: Callable[[], T]) -> T:
+    """What `look` finds, asked a second time where the first connection was reset: one hiccup is no alarm. Raises as `look` does."""
+    try:
+        return look()
+    except Unreached as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ConnectionResetError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+    return look()
+
+
 def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
     entry = app.settings.stores[name]
     what = f"pict-rs {name}"
     try:
-        with closing(app.pictrs(name)) as server:
-            if server.repository is not None:
-                server.repository.page()
-                yield Finding(what, True, f"{server.generation}, by its database", vital=False)
-            else:
-                server.aliases(NOBODY)
-                yield Finding(what, True, f"{server.generation}, answers and accepts the API key", vital=False)
-            if server.version == "0.4":
-                yield from _aliases(app, what)
-            else:
-                yield from _files(app, name)
+        yield from once_more(lambda: list(_as_reader(app, name)))
     except FediwardenError as error:
         yield Finding(what, False, str(error), error.hint, vital=False)
     if not entry.keeper_credentials:
@@ -156,11 +161,7 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
         )
     else:
         try:
-            with closing(app.pictrs(name, keeper=True)) as server:
-                server.repository = None  # it is the key that is tried
-                server.aliases(NOBODY)
-                yield Finding(f"{what}, acting", True, "the keeper's API key is accepted", vital=False)
-                yield from _settings(app, name, server)
+            yield from once_more(lambda: list(_as_keeper(app, name)))
         except FediwardenError as error:
             yield Finding(f"{what}, acting", False, str(error), error.hint, vital=False)
     if entry.overlap_seconds < VALIDATION:
@@ -171,6 +172,29 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
             f"at least pict-rs' external_validation_timeout ({VALIDATION})",
             vital=False,
         )
+
+
+def _as_reader(app: App, name: StoreName) -> Iterator[Finding]:
+    what = f"pict-rs {name}"
+    with closing(app.pictrs(name)) as server:
+        if server.repository is not None:
+            server.repository.page()
+            yield Finding(what, True, f"{server.generation}, by its database", vital=False)
+        else:
+            server.aliases(NOBODY)
+            yield Finding(what, True, f"{server.generation}, answers and accepts the API key", vital=False)
+        if server.version == "0.4":
+            yield from _aliases(app, what)
+        else:
+            yield from _files(app, name)
+
+
+def _as_keeper(app: App, name: StoreName) -> Iterator[Finding]:
+    with closing(app.pictrs(name, keeper=True)) as server:
+        server.repository = None  # it is the key that is tried
+        server.aliases(NOBODY)
+        yield Finding(f"pict-rs {name}, acting", True, "the keeper's API key is accepted", vital=False)
+        yield from _settings(app, name, server)
 
 
 def _files(app: App, name: StoreName) -> Iterator[Finding]:
@@ -322,7 +346,7 @@ def _lemmy(app: App) -> Iterator[Finding]:
             return
         try:
             private = bool(app.settings.profile) and app.profile.scan_private_messages
-            trace = tracer.trace([NOBODY], [], private_messages=private)
+            trace = once_more(lambda: tracer.trace([NOBODY], [], private_messages=private))
         except FediwardenError as error:
             yield Finding("Lemmy", False, str(error), error.hint, vital=False)
             return
@@ -349,8 +373,8 @@ def _lemmy_api(app: App, tracer: Asking) -> Iterator[Finding]:
     """By an administrator's token: whose it is, what its own settings hide, and when it ends."""
     api = tracer.api
     try:
-        account = api.need_admin()
-        trace = tracer.trace([NOBODY], [], private_messages=False)
+        account = once_more(api.need_admin)
+        trace = once_more(lambda: tracer.trace([NOBODY], [], private_messages=False))
     except FediwardenError as error:
         yield Finding("Lemmy", False, str(error), error.hint, vital=False)
         return
