@@ -155,6 +155,26 @@ def test_the_site_its_administrators_and_in_1_0_biographies_and_sidebars_are_loo
         assert ("profile", SECOND, "avatar") in shown(traced(lemmy, ALIAS))
 
 
+def test_every_text_that_lemmy_tells_of_itself_is_read(lemmy: FakeLemmy) -> None:
+    here = f"see ![]({lemmy.address(ALIAS)})"
+    lemmy.site_texts = {
+        "site": {"sidebar": here, "content_warning": here, "summary" if lemmy.new else "description": here},
+        "local_site": {"legal_information": here, "application_question": here, "default_theme": "browser"},
+    }
+
+    trace = traced(lemmy, ALIAS)
+
+    told = {use.field for use in trace.uses if use.kind is UseKind.SITE}
+    assert told == {*lemmy.site_texts["site"], "legal_information", "application_question"}
+
+
+def test_the_mod_log_and_what_else_the_api_does_not_search_is_named(lemmy: FakeLemmy) -> None:
+    limits = " ".join(traced(lemmy, ALIAS).limits)
+
+    for what in ("reasons in the mod log", "copies and reasons of reports", "applications", "private messages", "sessions"):
+        assert what in limits
+
+
 def test_a_remote_picture_is_found_by_its_address_and_by_its_proxied_one(lemmy: FakeLemmy) -> None:
     proxy = f"{lemmy.base}/api/{'v4/image/proxy' if lemmy.new else 'v3/image_proxy'}?url={quote(ORIGIN, safe='')}"
     lemmy.add_post(410, BOB, url=proxy)

@@ -62,6 +62,7 @@ class FakeLemmy:
     )  # of an account's own view: show_nsfw, show_bot_accounts, show_read_posts
     languages: dict[int, list[int]] = field(default_factory=dict)  # what an account reads; all, where it is not here
     blocks: dict[int, set[int]] = field(default_factory=dict)  # persons whom an account has blocked
+    site_texts: dict[str, Json] = field(default_factory=dict)  # what "site" and "local_site" tell besides what they always do
     blocked_communities: dict[int, set[int]] = field(default_factory=dict)
     read: set[tuple[int, int]] = field(default_factory=set)  # person and post
     hidden: set[tuple[int, int]] = field(default_factory=set)
@@ -496,7 +497,9 @@ class FakeLemmy:
         told = {"local_site_id": 1}
         for name in ("message", "search"):
             told |= {limit[0].format(name): self.limits[name][0], limit[1].format(name): int(self.limits[name][1])}
-        view: Json = {"site": site, "local_site": {"id": 1, "site_id": 1}, "local_site_rate_limit": told}
+        site |= self.site_texts.get("site", {})
+        local = {"id": 1, "site_id": 1, **self.site_texts.get("local_site", {})}
+        view: Json = {"site": site, "local_site": local, "local_site_rate_limit": told}
         view |= {"instance": {"id": 1}} if self.new else {"counts": {}}
         admins = [self._person_view(number) for number in sorted(self.admins)]
         languages = [{"id": 0, "code": "und", "name": "Undetermined"}, {"id": 37, "code": "en", "name": "English"}]

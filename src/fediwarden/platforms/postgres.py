@@ -2,7 +2,7 @@
 
 from fediwarden.errors import Misconfigured
 
-SIGNS = "signs such as @ : / # in a password are written %40 %3A %2F %23"
+SIGNS = "signs such as @ : / # and blanks in a password are written %40 %3A %2F %23 and %20"
 
 
 def check_address(url: str, problem: str, hint: str) -> None:

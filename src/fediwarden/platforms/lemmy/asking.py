@@ -22,7 +22,8 @@ OTHERS = 1000
 NOT_TO_THE_END = "not asked to the end"
 LIMITS = (
     "sessions with their addresses, mail addresses and private messages are not told by the API",
-    "other people's avatars and banners, icons of communities, multi-communities and the copies in reports are not searched by the API",
+    "other people's avatars and banners, icons of communities and multi-communities are not searched by the API",
+    "copies and reasons of reports, applications, reasons in the mod log, notes, tags and Lemmy's own records of pictures are not searched by the API",
     "what its author deleted, and what the account itself hid, is in no search",
     "posts in deleted communities, and in hidden or unlisted ones that the account does not follow, are in no search",
     "an address with something behind it (`?format=webp`) is found in texts only, and not as the address of a post",
@@ -42,8 +43,8 @@ AT_ITS_ORIGIN = (
 )
 POST_FIELDS = ("url", "thumbnail_url", "embed_video_url", "body", "name", "alt_text", "embed_title", "embed_description")
 PROFILE_FIELDS = ("avatar", "banner", "bio", "display_name")
-COMMUNITY_FIELDS = ("icon", "banner", "description", "sidebar", "summary")
-SITE_FIELDS = ("icon", "banner", "description", "sidebar")
+COMMUNITY_FIELDS = ("icon", "banner", "title", "description", "sidebar", "summary")
+EMOJI_FIELDS = ("image_url", "shortcode", "alt_text", "category")
 
 
 @dataclass(slots=True)
@@ -173,11 +174,16 @@ class Asking:
         )
 
     def _about(self, found: _Found) -> None:
-        """What Lemmy told of itself, without asking anew: its own icon and texts, administrators, in 0.19 taglines and emoji."""
+        """What Lemmy told of itself, without asking anew: its own icon and texts, administrators, in 0.19 taglines and emoji.
+
+        Every text is read, whatever it is called: versions differ in what they have, and a list of names leaves some out.
+        """
         about = self._api.about
-        site = (about.get("site_view") or {}).get("site") or {}
-        for name in _meeting(site, SITE_FIELDS, found.asked):
-            found.uses[UseKind.SITE, 1, name] = Use(UseKind.SITE, int(site.get("id", 1)), name, _address(site))
+        view = about.get("site_view") or {}
+        site, local = view.get("site") or {}, view.get("local_site") or {}
+        for row in (site, local):
+            for name in _meeting(row, tuple(row), found.asked):
+                found.uses[UseKind.SITE, 1, name] = Use(UseKind.SITE, int(row.get("id", 1)), name, _address(site))
         for admin in self._api.admins():
             found.profile(admin)
         for tagline in about.get("taglines") or ():
@@ -185,7 +191,7 @@ class Asking:
                 found.uses[UseKind.TAGLINE, int(tagline["id"]), name] = Use(UseKind.TAGLINE, int(tagline["id"]), name)
         for view in about.get("custom_emojis") or ():
             emoji = view.get("custom_emoji") or {}
-            for name in _meeting(emoji, ("image_url",), found.asked):
+            for name in _meeting(emoji, EMOJI_FIELDS, found.asked):
                 address = str(emoji.get("shortcode", ""))
                 found.uses[UseKind.EMOJI, int(emoji["id"]), name] = Use(UseKind.EMOJI, int(emoji["id"]), name, address)
 
