@@ -44,6 +44,10 @@ class Yard:
     keys: list[Path]
     limit: int = LIMIT
     no_pictrs: bool = False
+    now: float = 0.0  # Lemmy's clock, which goes on while somebody waits
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
 
     def trace(self) -> Trace:
         """What a trace of the picture says."""
@@ -94,6 +98,7 @@ class Yard:
             self.ledger.begin("test", {}, NOW),
             lambda: NOW,
             "eve",
+            wait=self.wait,
             still=lambda names: self.shelf.still(names, 0.3),
             changed=partial(self.evidence().changed, looked),
         )
@@ -132,7 +137,9 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path, empty: Path) -> Iterato
         api = Api(lemmy.url, Token(ADMIN_JWT), 5, pause=0.001)
         server = Server(pictrs.url, key=KEY, seconds=5, limit=LIMIT)
         with Ledger.open(Path(copy(empty, tmp_path))) as ledger:
-            yield Yard(lemmy, pictrs, api, server, ledger, vault, [identity.path for identity in identities])
+            yard = Yard(lemmy, pictrs, api, server, ledger, vault, [identity.path for identity in identities])
+            lemmy.clock = lambda: yard.now
+            yield yard
         api.close()
         server.close()
 
@@ -473,6 +480,27 @@ def test_a_yes_that_is_not_so_afterwards_is_a_failure(yard: Yard, monkeypatch: p
     assert [each.problem for each in done] == ["Lemmy said yes, and it is not so"] * 2
 
 
+def test_what_lemmy_answers_from_its_cache_for_a_moment_is_asked_again_and_no_failure(yard: Yard) -> None:
+    dressed(yard)
+
+    done = list(yard.steps(yard.plan(Choice(icons=True, texts=True), all_names(yard)), Looked((), (), ())))
+
+    of_site = [each for each in done if each.step.kind in ("site", "tagline", "emoji")]
+    assert [each.problem for each in of_site] == [""] * 5
+    assert yard.now >= yard.lemmy.keeps  # it was waited for
+
+
+def test_a_site_that_stays_as_it_was_is_a_failure_after_a_few_seconds(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    dressed(yard)
+    monkeypatch.setattr(yard.lemmy, "_edit", lambda *_, **__: None)
+    monkeypatch.setattr(yard.lemmy, "_clear", lambda *_: None)
+
+    done = list(yard.steps(yard.plan(Choice(icons=True), all_names(yard)), Looked((), (), ())))
+
+    assert [each.problem for each in done if each.step.kind == "site"] == ["Lemmy said yes, and it is not so"]
+    assert 5 <= yard.now < 20
+
+
 def test_a_picture_that_outlives_its_post_is_named(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yard.lemmy, "_purge", lambda alias: None)  # Lemmy reaches its own public address from nowhere
 
@@ -525,6 +553,7 @@ def test_an_icon_and_a_text_that_were_changed_after_the_plan_are_left_alone(yard
     made = yard.plan(Choice(icons=True, texts=True), all_names(yard))
     yard.pictrs.put(THIRD, alias="new.png")
     yard.lemmy.site |= {"icon": yard.lemmy.address("new.png"), "sidebar": "written anew"}
+    yard.wait(yard.lemmy.keeps)
 
     done = [each for each in yard.steps(made, Looked((), (), ())) if each.step.field in ("icon", "sidebar")]
 

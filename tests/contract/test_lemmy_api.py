@@ -175,7 +175,7 @@ def planned(api: Api, choice: Choice, *, sent: list[str] | None = None) -> Plan:
 def acting(api: Api, tmp_path: Path) -> Iterator[Acting]:
     """With a ledger of its own."""
     with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
-        yield Acting(api, ledger, ledger.begin("test", {}, NOW), lambda: NOW, "eve")
+        yield Acting(api, ledger, ledger.begin("test", {}, NOW), lambda: NOW, "eve", wait=lambda _: None)
 
 
 ALL = Choice("purge", "remove", ban=True, persons=("alice",), resolve_reports=True, message="look at the queue")

@@ -42,6 +42,8 @@ class ActingLemmy(FakeLemmy):
     fetched: list[str] = field(default_factory=list)  # what Lemmy asked over the public web before a purge
     stale: set[str] = field(default_factory=set)  # aliases whose delete token Lemmy 0.19 does not know (any more)
     listless: bool = False  # the list of uploads breaks off
+    keeps: float = 1.0  # seconds for which `GET /site` is answered from a cache, whatever is changed: CACHE_DURATION_API
+    _kept: tuple[float, Json] | None = None  # when it was filled, and with what
 
     def answer(self, method: str, path: str, query: Json, body: Json, who: int | None) -> Json:
         """What one request gets. Raises: Refusal."""
@@ -98,12 +100,18 @@ class ActingLemmy(FakeLemmy):
     def _read(self, rest: str, query: Json, told: Json, who: int | None) -> Json:
         match rest:
             case "/site":
+                if self._kept is None or self.clock() >= self._kept[0] + self.keeps:
+                    self._kept = (
+                        self.clock(),
+                        {"site": dict(self.site), "taglines": self._taglines(), "custom_emojis": self._emoji()},
+                    )
+                kept = self._kept[1]
                 view = told["site_view"]
-                view["site"] |= {name: text for name, text in self.site.items() if name not in LOCAL_SITE}
-                view["local_site"] |= {name: text for name, text in self.site.items() if name in LOCAL_SITE}
+                view["site"] |= {name: text for name, text in kept["site"].items() if name not in LOCAL_SITE}
+                view["local_site"] |= {name: text for name, text in kept["site"].items() if name in LOCAL_SITE}
                 if not self.new:
-                    told["taglines"] = self._taglines()
-                    told["custom_emojis"] = self._emoji()
+                    told["taglines"] = kept["taglines"]
+                    told["custom_emojis"] = kept["custom_emojis"]
             case "/community":
                 number = int(query["id"])
                 if number not in self.communities:

@@ -157,6 +157,7 @@ def act(
                     run.id,
                     built.clock,
                     built.actor,
+                    wait=built.stop.wait,
                     still=shelf.still if shelf else None,
                     changed=partial(evidence.changed, looked),
                 )

@@ -35,6 +35,12 @@ BETA_BANNER = "this Lemmy takes away the icon when asked for the banner: by hand
 ELSEWHERE = "of another server, from which it would come back: a running gate keeps the copy out"
 PICTRS_LOST_IT = "pict-rs has it no more, and this Lemmy then refuses: by hand"
 NOT_CUT = "the address cannot be cut out of the text: by hand"
+SETTLES = 5.0  # seconds until a yes that is not so counts as none: Lemmy keeps `GET /site` for one (CACHE_DURATION_API)
+ASK_AGAIN = 0.25  # seconds until it is read back a second time; doubled up to one
+OUT_OF_REACH = (  # what is suspected is owed to `apply`; what a restore has brought back is not, and pict-rs alone can delete it
+    "`fediwarden apply` takes it out of reach where it is suspected; where it is not, purge it in pict-rs by this alias"
+    " (docs/acting-in-lemmy.md)"
+)
 ACCUSES = re.compile(
     r"csam|csem|\bcp\b|child|minor|underage|pa?edo|abus|exploit|illegal|crim(?:e|inal)|police|porn|offen[cs]e|offender",
     re.IGNORECASE,
@@ -392,11 +398,13 @@ class Acting:
         clock: Callable[[], datetime],
         actor: str,
         *,
+        wait: Callable[[float], object],
         still: Callable[[Sequence[str]], list[str]] | None = None,
         changed: Callable[[Step], str] = lambda step: "",
     ) -> None:
         """
         Args:
+            wait: waits so many seconds, before what is not so yet is read back again.
             still: which of some aliases pict-rs knows for all that, after waiting for its queue; None where nobody can be asked.
             changed: why a step would by now take something that nobody has sealed; "" where it does not.
         """
@@ -405,6 +413,7 @@ class Acting:
         self._run = run
         self._clock = clock
         self._actor = actor
+        self._wait = wait
         self._still = still
         self._changed = changed
 
@@ -438,7 +447,7 @@ class Acting:
         except Refused as error:
             told = str(error)
         try:
-            so = self._is_so(step)
+            so = self._is_so(step) if told and not told.startswith("not there") else self._becomes_so(step)
         except Refused as error:
             return told or f"Lemmy said yes, and it could not be read back: {error}", ""
         if told and not told.startswith("not there"):
@@ -451,8 +460,18 @@ class Acting:
         left = self._still(lose) if lose and self._still else []
         if left:
             some = f"{', '.join(left[:5])}{' ...' if len(left) > 5 else ''}"
-            return f"done in Lemmy, and pict-rs still hands out {some}: `fediwarden hide` takes it out of reach", told
+            return f"done in Lemmy, and pict-rs still hands out {some}: {OUT_OF_REACH}", told
         return "", "; ".join(filter(None, (told, "pict-rs has it no more" if lose and self._still else "")))
+
+    def _becomes_so(self, step: Step) -> bool | None:
+        """As `_is_so`, asked again for a while: Lemmy may answer from a cache that is older than the step. Raises: Unreached."""
+        so = self._is_so(step)
+        waited, pause = 0.0, ASK_AGAIN
+        while so is False and waited < SETTLES and step.deed is not Deed.IMAGE:  # of that, pict-rs was asked for long enough
+            self._wait(pause)
+            waited, pause = waited + pause, min(1.0, pause * 2)
+            so = self._is_so(step)
+        return so
 
     def _is_so(self, step: Step) -> bool | None:
         """Whether Lemmy now says what the step is for; None where that cannot be asked. Raises: Unreached."""
