@@ -88,6 +88,39 @@ def test_every_command_line_in_the_pages_can_be_typed(path: Path) -> None:
         assert options <= {*COMMANDS[name], "--help"}, f"{path.name}: no such option: {line}"
 
 
+def said() -> Iterator[tuple[str, str]]:
+    """What a person gets to read, with the file it stands in: every text of the program, and every page as it is written."""
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield file.name, node.value
+            elif isinstance(node, ast.JoinedStr):  # its parts by themselves would lose what comes after a name
+                parts = (str(one.value) if isinstance(one, ast.Constant) else "NAME" for one in node.values)
+                yield file.name, "".join(parts)
+    for file in PAGES:
+        if file.name != "CHANGELOG.md":  # tells of what was
+            yield file.name, file.read_text(encoding="utf-8")
+
+
+def test_every_command_that_a_message_or_a_page_names_in_backticks_exists() -> None:
+    groups = {name.rpartition(" ")[0] for name in COMMANDS if name.count(" ") > 1}
+    missing: set[str] = set()
+    named: set[str] = set()
+    for file, text in said():
+        for words in re.findall(r"`fediwarden((?: [a-z][a-z-]*)+)", text):
+            name = "fediwarden"
+            for word in words.split():
+                if name != "fediwarden" and name not in groups:
+                    break
+                name += f" {word}"
+            named.add(name)
+            if name not in COMMANDS:
+                missing.add(f"{file}: {name}")
+
+    assert {"fediwarden apply", "fediwarden lemmy act", "fediwarden vault open"} <= named  # the search finds what it should
+    assert missing == set()
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if "--json" in COMMANDS[name]])
 def test_what_json_prints_is_described_for_every_command(name: str) -> None:
     assert name.removeprefix("fediwarden ") in sections(page("json.md"))
