@@ -365,6 +365,21 @@ def test_a_lemmy_by_token_is_well_where_its_account_sees_everything(doctor: Doct
     assert "no end" in found["Lemmy's token, acting"].words
 
 
+def test_the_token_that_acts_is_told_of_where_lemmy_is_asked_by_its_database(doctor: Doctor, tmp_path: Path) -> None:
+    with running_lemmy("0.19") as lemmy:
+        (tmp_path / "acts.toml").write_text(f'jwt = "{lemmy.login("dave")}"\n')
+        (tmp_path / "acts.toml").chmod(0o600)
+        settings = {"LEMMY__URL": lemmy.url, "LEMMY__KEEPER_CREDENTIALS": "acts.toml"}
+        good = doctor(cast(Tracer, Lemmy()), **settings)
+        lemmy.tokens.clear()
+        spoilt = doctor(cast(Tracer, Lemmy()), **settings)
+
+    assert good["Lemmy"].well
+    assert good["Lemmy's token, acting"].well
+    assert not spoilt["Lemmy's token, acting"].well
+    assert "does not know this token" in spoilt["Lemmy's token, acting"].words
+
+
 def test_a_token_that_ends_within_two_days_is_told_with_the_day(doctor: Doctor, tmp_path: Path) -> None:
     now = int(datetime.now(UTC).timestamp())
     with running_lemmy("1.0") as lemmy:

@@ -53,6 +53,7 @@ def examine(app: App) -> Iterator[Finding]:
         yield from _links(app, names)
     if app.settings.lemmy.url or app.settings.lemmy.credentials:
         yield from _lemmy(app)
+        yield from _acting(app)
 
 
 def _is_pictrs(url: str) -> bool:
@@ -397,12 +398,19 @@ def _lemmy_api(app: App, tracer: Asking) -> Iterator[Finding]:
         vital=False,
     )
     yield _ends(app, "Lemmy's token", api)
-    if app.settings.lemmy.keeper_credentials:
-        try:
-            with closing(app.lemmy()) as acting:
-                yield _ends(app, "Lemmy's token, acting", acting)
-        except FediwardenError as error:
-            yield Finding("Lemmy's token, acting", False, str(error), error.hint, vital=False)
+
+
+def _acting(app: App) -> Iterator[Finding]:
+    """The token that `lemmy act` uses, however Lemmy is asked otherwise: whether Lemmy takes it, and when it ends."""
+    if not app.settings.lemmy.keeper_credentials:
+        return
+    what = "Lemmy's token, acting"
+    try:
+        with closing(app.lemmy()) as acting:
+            acting.need_admin()
+            yield _ends(app, what, acting)
+    except FediwardenError as error:
+        yield Finding(what, False, str(error), error.hint, vital=False)
 
 
 def _ends(app: App, what: str, api: Api) -> Finding:
