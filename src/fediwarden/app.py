@@ -887,7 +887,7 @@ class App:
         stores = self.settings.stores
         servers: dict[StoreName, Server] = {}
         try:
-            for name in (StoreName(name) for name in stores if parse_target(stores[name].url).kind is TargetKind.PICTRS):
+            for name in (StoreName(name) for name in stores if self.is_pictrs(StoreName(name))):
                 servers[name] = self.pictrs(name)
             seals = seals and self.profile.keep == "preserve"
             vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if seals else {}
@@ -928,6 +928,11 @@ class App:
             except Misconfigured as error:
                 seal = partial(_raise, error)
             yield seal
+
+    def is_pictrs(self, name: StoreName) -> bool:
+        """Whether the configuration has a store of this name that is a pict-rs."""
+        entry = self.settings.stores.get(name)
+        return entry is not None and parse_target(entry.url).kind is TargetKind.PICTRS
 
     def lemmy(self) -> Api:
         """Lemmy's API with the right to act; only `lemmy act` opens these credentials. Close it. Raises: Misconfigured."""

@@ -91,7 +91,7 @@ class Yard:
     def steps(self, made: Plan, looked: Looked) -> Generator[Done]:
         lose: dict[Step, list[str]] = {}
         for take in looked.takes:
-            lose.setdefault(take.step, []).extend(take.aliases if take.whole else (take.alias,))
+            lose.setdefault(take.step, []).extend(take.loses)
         acting = Acting(
             self.api,
             self.ledger,
@@ -499,6 +499,37 @@ def test_a_site_that_stays_as_it_was_is_a_failure_after_a_few_seconds(yard: Yard
 
     assert [each.problem for each in done if each.step.kind == "site"] == ["Lemmy said yes, and it is not so"]
     assert 5 <= yard.now < 20
+
+
+def test_a_post_whose_alias_an_icon_of_the_same_plan_takes_says_so_and_is_no_failure_while_others_stay(yard: Yard) -> None:
+    yard.pictrs.put(PICTURE, alias="again.jpeg")
+    yard.lemmy.site = {"icon": yard.lemmy.address(ALIAS)}
+
+    looked = yard.evidence().look(yard.plan(Choice("purge", icons=True)))
+    _, done = yard.act(Choice("purge", icons=True))
+
+    icon, post = looked.takes
+    assert (icon.before, post.before) == (None, icon.step)
+    assert (icon.loses, post.loses, post.rest) == ((ALIAS,), (ALIAS,), ("again.jpeg",))
+    assert [each.problem for each in done] == [""] * 3
+    assert yard.pictrs.data("again.jpeg") == PICTURE
+    assert not yard.shelf.lost([ALIAS, "again.jpeg"])
+
+
+def test_lemmy_1_0_is_asked_for_the_picture_by_an_alias_that_no_icon_takes_before(yard: Yard) -> None:
+    yard.pictrs.put(PICTURE, alias="again.jpeg")
+    yard.lemmy.site = {"icon": yard.lemmy.address(ALIAS)}
+
+    _, done = yard.act(Choice(icons=True, image=True))
+
+    assert {each.problem for each in done} == {""}
+    assert yard.shelf.lost([ALIAS, "again.jpeg"]) is yard.lemmy.new
+
+
+def test_what_a_ban_with_data_empties_is_not_said_to_be_left(yard: Yard) -> None:
+    assert [line for line in yard.plan(Choice(ban=True, persons=("alice",))).left if line.startswith("profile")]
+
+    assert not [line for line in yard.plan(Choice(ban=True, data=True, persons=("alice",))).left if line.startswith("profile")]
 
 
 def test_a_picture_that_outlives_its_post_is_named(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:

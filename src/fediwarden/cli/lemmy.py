@@ -5,15 +5,16 @@ from functools import partial
 
 import typer
 
+from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, row, say, show, table
 from fediwarden.cli.trace import BECAUSE, STORE, SUBJECT
 from fediwarden.errors import Exit
 from fediwarden.ledger import GATE
-from fediwarden.model import StoreName
+from fediwarden.model import NameKind, ObjectRef, StoreName
 from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Deed, Done, Plan, Step, plan, sent_before
 from fediwarden.platforms.lemmy.api import Api
-from fediwarden.platforms.lemmy.evidence import Looked, Take
+from fediwarden.platforms.lemmy.evidence import Looked, Shelf, Take
 from fediwarden.platforms.lemmy.model import Trace, UseKind
 from fediwarden.platforms.lemmy.places import Place, survey
 from fediwarden.platforms.lemmy.queries import OLDEST, grants
@@ -92,7 +93,8 @@ def act(
     the trace, the old texts and every picture that pict-rs would lose by it are sealed and read back; what cannot be sealed
     stops the command. Every call is on record before it is made, and what came of it is read back. What is so already is
     left, so that an interrupted call can be given again. With Lemmy 1.0, act before `fediwarden apply` hides the picture.
-    Exit code 3 if Lemmy refused something or it is not so afterwards, 4 where it must not be done, 5 if it gives no answer.
+    Exit code 3 if Lemmy refused something or it is not so afterwards, 4 where it must not be done, 5 if it gives no answer or refuses
+    the token.
     """
     built = build()
     choice = Choice(
@@ -134,7 +136,7 @@ def act(
                     known=shelf.aliases if shelf else None,
                 )
                 looked = evidence.look(made)
-                _tell_plan(made, looked, _in_reach(meant), json=json)
+                _tell_plan(made, looked, _in_reach(built, meant, shelf), json=json)
                 if not apply:
                     if not json:
                         say("nothing was done; --apply does it")
@@ -190,17 +192,20 @@ def _lose(looked: Looked) -> dict[Step, list[str]]:
     """What pict-rs must not know any more after each step."""
     lose: dict[Step, list[str]] = {}
     for take in looked.takes:
-        lose.setdefault(take.step, []).extend(take.aliases if take.whole else (take.alias,))
+        lose.setdefault(take.step, []).extend(take.loses)
     return lose
 
 
-def _in_reach(meant: Subject) -> list[str]:
-    """Objects that hold the bytes and are neither hidden nor gone."""
-    return [
-        f"{entry.ref.store}: {entry.ref.key}"
-        for entry in meant.objects
-        if entry.ref.store != GATE and not entry.hidden and not entry.gone
-    ]
+def _in_reach(built: App, meant: Subject, shelf: Shelf) -> list[str]:
+    """Objects that hold the bytes and are neither hidden nor gone; of pict-rs only those that it still knows. Raises: Unreached."""
+    found = [entry.ref for entry in meant.objects if entry.ref.store != GATE and not entry.hidden and not entry.gone]
+    return [f"{ref.store}: {ref.key}" for ref in found if not (built.is_pictrs(ref.store) and shelf.lost(_aliases(ref, meant)))]
+
+
+def _aliases(ref: ObjectRef, meant: Subject) -> list[str]:
+    """By which pict-rs may know it: those that it told once, and those of what is asked about."""
+    told = [name.text for name in ref.names if name.kind is NameKind.ALIAS]
+    return list(dict.fromkeys([*told, *meant.aliases]))
 
 
 def _number(made: Plan) -> str:
@@ -228,12 +233,11 @@ def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], *, json: bool) -
     if looked.takes:
         lost = table("picture", "by", "", title="What pict-rs loses by it; sealed before")
         for take in looked.takes:
-            others = f"all {len(take.aliases)} aliases" if take.whole else f"this one of {len(take.aliases)} aliases"
             row(
                 lost,
                 take.alias,
                 f"{take.step.act} {take.step.target}",
-                f"CANNOT BE SEALED: {take.problem}" if take.problem else others,
+                f"CANNOT BE SEALED: {take.problem}" if take.problem else _how_much(take),
             )
         show(lost)
     for line in made.already:
@@ -246,13 +250,24 @@ def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], *, json: bool) -
         say(f"STILL IN REACH: {plain(line)}; `fediwarden apply` hides it, and acting in Lemmy alone does not")
 
 
+def _how_much(take: Take) -> str:
+    if take.before is not None:
+        by = f"{take.before.act} {take.before.target}"
+        stay = f"; its {len(take.rest)} other aliases are not reached by this" if take.rest else ""
+        return f"nothing: {by} takes this alias before{stay}".replace("its 1 other aliases are", "its other alias is")
+    if take.whole:
+        return "its only alias" if len(take.rest) == 1 else f"all {len(take.rest)} aliases"
+    return f"this one of {len(take.rest)} aliases"
+
+
 def _take_json(take: Take) -> dict[str, object]:
     return {
         "alias": take.alias,
         "address": take.address,
         "by": f"{take.step.act} {take.step.target}",
         "aliases": list(take.aliases),
-        "whole": take.whole,
+        "whole": take.whole and take.before is None,
+        "before": f"{take.before.act} {take.before.target}" if take.before else None,
         "sha256": take.sha256,
         "problem": take.problem,
     }

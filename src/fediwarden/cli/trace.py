@@ -39,7 +39,8 @@ def trace(
     A trace tells about people. It needs an object that is suspected, hidden or was refused, or a reason (--because); who
     asked and why is recorded before anything is shown, and mail addresses, network addresses and user agents are left out
     unless --full asks for them. Who shows a picture is not thereby guilty of anything: many pass on what they have not seen.
-    Exit code 4 where nothing is suspected and no reason is given, 5 if Lemmy or its database gives no answer.
+    Exit code 4 where nothing is suspected and no reason is given, 5 if Lemmy or its database gives no
+    answer or refuses.
     """
     app = build()
     arguments = {"subject": subject, "because": because, "full": str(full)}

@@ -6,7 +6,7 @@ reported: a report of 0.19 travels to other servers.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -220,7 +220,8 @@ def plan(
                 already.append(f"{address} was sent this message before")
             else:
                 steps.append(Step(Deed.MESSAGE, "person", number, target))
-    left += _left(trace, handled, places)
+    emptied = {step.number for step in steps if step.deed is Deed.BAN_DATA}
+    left += _left(trace, handled, places, emptied)
     return Plan(
         tuple(steps), tuple(already), tuple(left), choice.message, choice.reason, tuple(_notes(trace, choice.reason, steps))
     )
@@ -259,6 +260,7 @@ def _plan_image(
         left.append("the picture itself: Lemmy 0.19 has no call for it; `fediwarden apply` hides it")
         return
     met: set[str] = set()
+    taken = {step.value.rsplit("/", 1)[-1] for step in steps if step.deed is Deed.TAKE and step.field in PICTURES}
     for alias in trace.aliases:
         if alias in met:
             continue
@@ -267,7 +269,12 @@ def _plan_image(
         if not aliases:
             already.append(f"pict-rs has {alias} no more; Lemmy keeps its row about the upload")
             continue
-        words = f"with all {len(aliases)} aliases; Lemmy forgets who uploaded it" if known else "Lemmy forgets who uploaded it"
+        rest = [one for one in aliases if one not in taken]
+        if not rest:
+            already.append(f"pict-rs loses {alias} by the steps before; Lemmy keeps its row about the upload")
+            continue
+        alias = alias if alias in rest else rest[0]  # Lemmy refuses one that went before
+        words = f"with all {len(rest)} aliases; Lemmy forgets who uploaded it" if known else "Lemmy forgets who uploaded it"
         steps.append(Step(Deed.IMAGE, "picture", 0, alias, words))
 
 
@@ -362,12 +369,18 @@ _OFFERED = {
 }
 
 
-def _left(trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Place]) -> Iterator[str]:
-    """What shows the picture besides posts and comments, and is neither planned nor said to be done by hand already."""
+def _left(trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Place], emptied: Collection[int]) -> Iterator[str]:
+    """What shows the picture besides posts and comments, and is neither planned nor said to be done by hand already.
+
+    `emptied`: accounts whose profile and messages go with a ban.
+    """
     handled = set(handled)
     for use in trace.uses:
         where = (use.kind.value, 0 if use.kind is UseKind.SITE else use.id, use.field)
         if use.kind in (UseKind.POST, UseKind.COMMENT, UseKind.REPORT) or where in handled:
+            continue
+        whose = {UseKind.PROFILE: use.id, UseKind.PRIVATE_MESSAGE: use.by}.get(use.kind)
+        if whose in emptied:
             continue
         handled.add(where)
         why = LEFT.get(use.kind, BY_HAND)

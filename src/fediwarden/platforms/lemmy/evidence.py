@@ -47,6 +47,13 @@ class Take:
     whole: bool  # all aliases go, not this one alone
     problem: str = ""  # why it cannot be sealed
     sha256: Sha256 | None = None  # under which it is sealed; None: not yet
+    before: Step | None = None  # which step of the same plan takes this alias first: this one then finds nothing under it
+    rest: tuple[str, ...] = ()  # those of `aliases` that no step before takes
+
+    @property
+    def loses(self) -> tuple[str, ...]:
+        """What pict-rs must not know any more afterwards; an alias that went before leads a purge to no other."""
+        return self.aliases if self.whole and self.before is None else (self.alias,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,10 @@ class Shelf:
     def aliases(self, alias: str) -> tuple[str, ...]:
         """Every alias of what lies under this one; empty where no server knows it. Raises: Unreached."""
         return next((known for server in self._servers if (known := server.aliases(alias))), ())
+
+    def lost(self, aliases: Sequence[str]) -> bool:
+        """Whether pict-rs knows none of these; False where there is none to ask for. Raises: Unreached."""
+        return bool(self._servers) and bool(aliases) and not any(self.aliases(alias) for alias in aliases)
 
     def fetch(self, alias: str) -> bytes:
         """The bytes, of the server that knows the alias. Raises: Gone, Unreached, TooLarge."""
@@ -129,7 +140,7 @@ class Evidence:
         for step in plan.steps:
             with self._api.one_question():
                 notes |= self._look_at(step, takes, rows)
-        return Looked(tuple(takes), tuple(rows), tuple(notes))
+        return Looked(tuple(_in_order(takes)), tuple(rows), tuple(notes))
 
     def _look_at(self, step: Step, takes: list[Take], rows: list[Json]) -> dict[str, None]:
         """Add what one step takes and changes; what else a person should know."""
@@ -284,6 +295,15 @@ class Evidence:
         because = {"rule": f"before Lemmy deletes it ({take.step.act} {take.step.target})", "aliases": " ".join(take.aliases)}
         self._vault.seal(data, sha256, store=PICTURES, key=take.alias, at=self._clock(), because=because)
         return ("", sha256) if self._vault.check(sha256) else ("the sealed copy does not read back", None)
+
+
+def _in_order(takes: Sequence[Take]) -> Iterator[Take]:
+    """What each step takes after those before it, which may have taken its alias already."""
+    by: dict[str, Step] = {}
+    for take in takes:
+        made = replace(take, before=by.get(take.alias), rest=tuple(alias for alias in take.aliases if alias not in by))
+        yield made
+        by = {**dict.fromkeys(made.loses, take.step), **by}
 
 
 def _last(address: str) -> str:
