@@ -20,6 +20,7 @@ from fediwarden.model import (
     Answer,
     Decision,
     DeedState,
+    EngineVersion,
     Name,
     NameKind,
     ObjectRef,
@@ -94,6 +95,69 @@ def test_status_counts_answers_by_reason_and_says_what_is_unsealed_or_owed(shown
     assert told["gate"]["passed_today"] == {"looked": 1, "known": 1, "late": 1}
     assert told["gate"]["refused_today"] == {"looked": 1, "known": 1}
     assert (told["gate"]["refused_unsealed_today"], told["gate"]["debts"], told["gate"]["lapsed"]) == (1, 1, 0)
+
+
+def test_the_engine_is_said_to_lack_a_format_only_where_the_bytes_have_it(
+    ledger: Ledger, run: RunId, shown: Callable[..., str]
+) -> None:
+    now = datetime.now(UTC)
+    engine = EngineVersion("")  # as status counts where no model is installed
+    for content, what, claimed, size in [
+        ("a jxl", "picture (jxl)", "application/octet-stream", 9),
+        ("letters", "text (text)", "image/png", 12),
+        ("noise", "unknown (unknown)", "image/png", 9),
+        ("an archive", "zip", "image/png; x=y", 900),
+        ("a form", "unknown (unknown)", "image/png", 900),
+        ("mp4 without its decoder", "mp4", "video/mp4", 900),
+    ]:
+        ref = a_ref(content, size=size)
+        look = a_look(ref, Standing.BROKEN, engine=engine, reason=Reason.UNSUPPORTED, at=now)
+        look = replace(look, problem=f"{what} is not a picture or video that can be opened here")
+        debt = Answer(ref, now, "pict-rs", True, Why.BROKEN, look.sha256, claimed, debt=True)
+        ledger.record(run, [(look, None)], [debt])
+
+    text = shown("status")
+
+    (told,) = lines(shown("status", "--json"))
+    assert told["gate"]["debts_unopened"] == {"image/jxl": 1, "video/mp4": 1}
+    assert told["gate"]["debts_undecoded"] == {"image/png": 3}
+    assert told["gate"]["debts_enveloped"] == 1
+    assert "cannot open image/png" not in text
+    assert "3  of them cannot be decoded (said to be image/png)" in text
+
+
+@pytest.mark.usefixtures("busy")
+def test_what_the_gate_refused_is_listed_with_the_hash_that_clear_takes(ledger: Ledger, shown: Callable[..., str]) -> None:
+    text = shown("list", "--store", "gate")
+
+    assert len(text.splitlines()) == 1
+    assert REFUSED in text.split()
+    assert [line["sha256"] for line in lines(shown("list", "--store", "gate", "--json"))] == [REFUSED]
+    assert shown("list") == ""
+    shown("clear", REFUSED, "--because", "seen by two of us")
+    assert ledger.verdict(REFUSED) is not None
+
+
+def test_apply_takes_an_object_by_its_alias_and_says_which_it_does_not_know(
+    ledger: Ledger, run: RunId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in ("a.jpg", "b.jpg"):
+        ledger.record(run, [(a_look(a_ref(key)), a_decision())])
+    names = (Name(NameKind.ALIAS, "one.png"),)
+    ledger.platforms.add_names(run, [ObjectRef(a_ref().store, "a.jpg", 1, "", names=names)])
+    (tmp_path / "media").mkdir()
+    monkeypatch.setenv("FEDIWARDEN_STORES__MEDIA__URL", str(tmp_path / "media"))
+    monkeypatch.setenv("FEDIWARDEN_PROFILE", "other")
+    assert code_of(("vault", "init")) == 0
+    capsys.readouterr()
+
+    code_of(("apply", "--only", "one.png", "--yes", "--json"))
+
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]  # and no log
+    assert [line["key"] for line in lines("\n".join(told[:-1]))] == ["a.jpg"]
+    assert code_of(("apply", "--only", "one.png", "--only", "nosuchkey", "--yes")) == 4
+    said = capsys.readouterr()
+    assert (said.out, said.err.splitlines()[0]) == ("", "fediwarden: the ledger knows no object nosuchkey")
 
 
 def test_status_is_silent_about_a_gate_that_never_was(ledger: Ledger, shown: Callable[..., str]) -> None:

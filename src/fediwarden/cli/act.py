@@ -9,6 +9,7 @@ import typer
 from fediwarden.actions import Left, Outcome, Plan, Result, left_by_restore, planned
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
+from fediwarden.cli.facts import means
 from fediwarden.cli.output import emit, plain, result, row, say, show, table, tell
 from fediwarden.copies import POLICY, Copied, tie, tied
 from fediwarden.errors import Exit, FediwardenError, Misconfigured
@@ -37,7 +38,9 @@ def register(app: typer.Typer) -> None:
 def apply(
     yes: bool = typer.Option(False, "--yes", "-y", help="Do it without asking."),
     limit: int | None = typer.Option(None, "--limit", min=1, help="Do at most this many now."),
-    only: list[str] = typer.Option([], "--only", metavar="KEY", help="Only this object; may be given several times."),
+    only: list[str] = typer.Option(
+        [], "--only", metavar="KEY", help="Only this object, by key, SHA-256, alias or other name; may be given several times."
+    ),
     budget: int | None = typer.Option(
         None, "--budget", min=1, help="For a first pass: allow this many today instead of the daily allowance."
     ),
@@ -64,6 +67,7 @@ def apply(
     profile = app.profile
     _warn_of_policy(app)
     acting = app.settings.acting
+    keys = _meant(app, only)
     with (
         recorded(app, "apply", {"only": " ".join(only), "limit": str(limit or ""), "budget": str(budget or "")}) as run,
         app.warden(run.id) as warden,
@@ -73,11 +77,11 @@ def apply(
             app.clock(),
             allowance=acting.allowance if budget is None else budget,
             drill_allowance=acting.drill_allowance,
-            only=only,
+            only=keys,
             limit=limit,
         )
         if not plan.todo:
-            return _nothing(plan, json=json)
+            return _nothing(plan, only, json=json)
         with app.radii() as radii:
             around = {(owed.ref.store, owed.ref.key): radii.of(owed) for owed in plan.todo if not owed.decision.drill}
         if not yes and not _agreed(plan, around, app, profile.keep == "preserve", budget, copies=copies):
@@ -141,6 +145,19 @@ def _warn_of_policy(app: App) -> None:
     except FediwardenError as error:
         tell(error)
         say("until that is mended nothing new is decided; what was decided before is acted on")
+
+
+def _meant(app: App, names: Sequence[str]) -> list[str]:
+    """The keys of the objects that these words name. Raises: Misconfigured, for a word that names none."""
+    keys: dict[str, None] = {}
+    for name in names:
+        found = means(app, name)
+        if not found:
+            raise Misconfigured(
+                f"the ledger knows no object {plain(name)}", hint="`fediwarden list --step quarantine` names what is suspected"
+            )
+        keys.update(dict.fromkeys(entry.ref.key for entry in found))
+    return list(keys)
 
 
 def _tie(app: App, run: RunId, todo: Sequence[Owed], around: Around, *, leave: set[str] | None) -> dict[Known, Owed]:
@@ -250,13 +267,13 @@ def _radius_of(copy: Copied) -> Radius:
     return Radius(tuple(name.text for name in copy.ref.names if name.kind is NameKind.ALIAS))
 
 
-def _nothing(plan: Plan, *, json: bool) -> int:
+def _nothing(plan: Plan, only: Sequence[str], *, json: bool) -> int:
     if json:
         emit({**{outcome.value: 0 for outcome in Outcome}, "owed": plan.owed, "over_allowance": plan.over})
     elif plan.over:
         result(f"today's allowance is used up; {plan.over:,} objects stay owed. --budget N allows more, knowingly")
     else:
-        result("nothing is owed")
+        result(f"nothing is owed{' of what --only names' if only else ''}")
     return Exit.ALLOWANCE if plan.over else Exit.OK
 
 

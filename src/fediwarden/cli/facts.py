@@ -33,6 +33,7 @@ def gate_json(totals: UploadTotals) -> dict[str, object]:
         "oldest_debt": totals.oldest_debt,
         "lapsed": totals.lapsed,
         "debts_unopened": dict(totals.unopened),
+        "debts_undecoded": dict(totals.undecoded),
         "debts_enveloped": totals.enveloped,
         "last_ten_broken": totals.last_ten.broken,
         "last_ten_misread": totals.last_ten.misread,
@@ -66,6 +67,11 @@ def tell_gate(totals: UploadTotals, now: datetime) -> None:
     for kind, number in totals.unopened.items():
         result(
             f"    {number:>9,}  of them: this engine cannot open {plain(kind)}; they stay debts until one can (`gate.broken` decides)"
+        )
+    for kind, number in totals.undecoded.items():
+        result(
+            f"    {number:>9,}  of them cannot be decoded (said to be {plain(kind)}): no picture or video that is known here; "
+            "they stay debts (`gate.broken` decides)"
         )
     if totals.lapsed:
         result(f"    {totals.lapsed:>9,}  debts lapsed, ever: what was let through never turned up in pict-rs")

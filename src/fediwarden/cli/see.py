@@ -208,7 +208,7 @@ def _tell_analysis(analysis: Mapping[str, object], totals: Totals) -> None:
 
 
 def list_objects(
-    store: str = typer.Option("", "--store", help="Only this store."),
+    store: str = typer.Option("", "--store", help='Only this store; "gate" for what the gate refused.'),
     key: str = typer.Option("", "--key", help="Only this key."),
     standing: Standing | None = typer.Option(None, "--standing", help="Only objects whose last look got this far."),
     step: Step | None = typer.Option(None, "--step", help="Only objects with this decision."),
@@ -230,7 +230,7 @@ def list_objects(
     for entry in entries:
         if hidden and (entry.ref.store, entry.ref.key) not in away:
             continue
-        if entry.gone and not (gone or key or hidden):
+        if entry.gone and not (gone or key or hidden or name == GATE):  # what was refused is gone, and is what this store is for
             continue
         if json:
             emit(entry_json(entry))
@@ -268,6 +268,7 @@ def _line(entry: Entry) -> list[str]:
         f"{deed_words(entry) or '-':<8}",
         plain(entry.ref.store),
         plain(entry.ref.key),
+        *([entry.sha256] if entry.sha256 and entry.ref.store == GATE and entry.ref.key != entry.sha256 else []),
         *([f"({plain(why)})"] if why else []),
     ]
 

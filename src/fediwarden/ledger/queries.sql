@@ -474,11 +474,11 @@ GROUP BY a.sha256 ORDER BY 2, 1;
 SELECT DISTINCT original FROM answers WHERE face = 'unwrapped';
 
 -- name: unopened_debts
--- Unpaid debts that were looked at and that this engine version cannot open, by what they are said to be and why.
-SELECT d.claimed, l.problem, COUNT(*) AS number FROM debts d JOIN looks l ON l.sha256 = d.sha256
+-- Unpaid debts that were looked at and that this engine version cannot open, by what they are said to be, what they are, and why.
+SELECT d.claimed, l.problem, l.kind, CASE WHEN d.size < :least THEN 1 ELSE 0 END AS small, COUNT(*) AS number FROM debts d JOIN looks l ON l.sha256 = d.sha256
 WHERE l.engine = :engine AND l.standing = 'broken' AND l.same_as IS NULL AND l.reason = 'unsupported'
     AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.debt = d.id)
-GROUP BY d.claimed, l.problem ORDER BY 3 DESC, 1, 2;
+GROUP BY d.claimed, l.problem, l.kind, small ORDER BY 5 DESC, 1, 2;
 
 -- name: totals_debts
 -- Unpaid debts: how many, since when, and how many of them were looked at and cannot be decoded.

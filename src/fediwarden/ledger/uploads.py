@@ -1,5 +1,6 @@
 """What the gate answered and what it owes, in the ledger's tables; a debt is paid by any seen look at its bytes."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fediwarden.ledger.hands import Hands
 from fediwarden.ledger.queries import queries
-from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, moment, notes_of
+from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, kind_of, moment, notes_of
 from fediwarden.model import Answer, Debt, Decision, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName, Why
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ UNWRAPPED = "unwrapped"  # the face of what was taken out of an envelope: the ga
 HEAD = range(
     150, 401
 )  # bytes that an envelope has besides the picture: 240 to 262 as pict-rs 0.6 makes it, fewer where the end is no mark
+LEAST = HEAD.start  # bytes: no envelope is smaller
+VIDEOS = frozenset({"mp4", "webm", "mov"})
+PICTURES = frozenset({"jpeg", "png", "apng", "gif", "webp", "avif", "bmp", "tiff"})
+_FORMAT = re.compile(
+    r"(?:(?P<family>picture|video) \((?P<strange>\S+)\)|(?P<known>\w+)) is not a picture or video"
+)  # as a look says it
 GATE = StoreName("gate")  # the pseudo-store of uploads that were refused, or that lie in no store we know
 
 
@@ -69,7 +76,8 @@ class UploadTotals:
     oldest_debt: datetime | None = None
     lapsed: int = 0  # debts that ended without a look, ever
     last_ten: LastTen = LastTen()
-    unopened: Mapping[str, int] = field(default_factory=dict)  # debts that this engine version cannot open, by Content-Type
+    unopened: Mapping[str, int] = field(default_factory=dict)  # debts of formats that this engine version cannot open, by format
+    undecoded: Mapping[str, int] = field(default_factory=dict)  # debts that are no picture or video known here, by Content-Type
     enveloped: int = 0  # debts that look like envelopes
 
 
@@ -138,7 +146,9 @@ class Uploads:
             answers = connection.execute(queries()["totals_answers"], {"since": iso(since)}).all()
             debts = connection.execute(queries()["totals_debts"], {"engine": engine}).one()
             lapsed = int(connection.execute(queries()["totals_lapsed"]).scalar_one())
-            unopened = connection.execute(queries()["unopened_debts"], {"engine": engine}).all() if debts.broken else []
+            unopened = (
+                connection.execute(queries()["unopened_debts"], {"engine": engine, "least": LEAST}).all() if debts.broken else []
+            )
         return UploadTotals(
             passed={Why(row.why): int(row.number) for row in answers if row.passed},
             refused={Why(row.why): int(row.number) for row in answers if not row.passed},
@@ -148,8 +158,9 @@ class Uploads:
             oldest_debt=moment(debts.oldest) if debts.oldest else None,
             lapsed=lapsed,
             last_ten=self.last_ten(),
-            unopened=_by_type(row for row in unopened if not _unknown(row)),
-            enveloped=sum(int(row.number) for row in unopened if _unknown(row)),
+            unopened=_summed((_lacking(row), row) for row in unopened),
+            undecoded=_summed((_said(row), row) for row in unopened if not _lacking(row) and not _enveloped(row)),
+            enveloped=sum(int(row.number) for row in unopened if _enveloped(row)),
         )
 
     def envelopes(self) -> list[Envelope]:
@@ -241,21 +252,42 @@ def pay(connection: "Connection", looks: Sequence[Look], rows: Sequence[Columns]
             connection.execute(queries()["add_payment"], payments)
 
 
-def _unknown(row: Row) -> bool:
-    """Whether it was said to be a picture or a video, and its bytes begin as none."""
-    return str(row.problem).startswith("unknown (unknown)") and str(row.claimed).startswith(("image/", "video/"))
+def _enveloped(row: Row) -> bool:
+    """Whether it was said to be a picture or a video, its bytes begin as none, and a form with a picture could be that small."""
+    unknown = str(row.problem).startswith("unknown (unknown)")
+    return unknown and not row.small and str(row.claimed).startswith(("image/", "video/"))
 
 
-def _by_type(rows: Iterable[Row]) -> dict[str, int]:
+def _lacking(row: Row) -> str:
+    """The format that the bytes have and this engine cannot open, as a type; "" where they are no picture and no video.
+
+    What they were said to be does not count: eight letters said to be a PNG show no lack of the engine.
+    """
+    if said := _FORMAT.match(row.problem):
+        format = said["strange"] or (said["known"] if said["known"] in PICTURES | VIDEOS else "")
+        video = said["family"] == "video" or format in VIDEOS
+    else:  # the decoder knows the format, and nothing of what is in it
+        kind = kind_of(row.kind)
+        format, video = (kind.format, kind.format in VIDEOS) if kind and kind.format != "unknown" else ("", False)
+    return f"{'video' if video else 'image'}/{format}" if format else ""
+
+
+def _said(row: Row) -> str:
+    return row.claimed.partition(";")[0] or "without a type"
+
+
+def _summed(rows: Iterable[tuple[str, Row]]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for row in rows:
-        kind = row.claimed.partition(";")[0] or "without a type"
-        found[kind] = found.get(kind, 0) + int(row.number)
+    for kind, row in rows:
+        if kind:
+            found[kind] = found.get(kind, 0) + int(row.number)
     return found
 
 
 def _is_envelope(row: Row) -> bool:
     """The picture found inside ends where the form does; one that is found by no mark (a bare JPEG XL) has no such note."""
+    if row.size < LEAST:
+        return False
     inside = [note.size for note in notes_of(row.notes) if note.where == "inside"]
     return not inside or any(row.size - size in HEAD for size in inside)
 
