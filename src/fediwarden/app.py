@@ -875,7 +875,7 @@ class App:
             )
         access = lemmy_access(self.configuration.path(lemmy.credentials))
         if access.database:
-            return Database(access.database, float(lemmy.timeout_seconds))
+            return Database(access.database, float(lemmy.timeout_seconds), lemmy.url)
         return Asking(self._lemmy(access.jwt))
 
     @contextmanager

@@ -15,7 +15,7 @@ from fediwarden.errors import BadEvidence, FediwardenError, Misconfigured, Unrea
 from fediwarden.ledger import Entry, Ledger
 from fediwarden.model import Name, NameKind, Owed, RunId, Sha256, Step, StoreName, TraceRecord, Why
 from fediwarden.platforms.lemmy.model import Trace, Tracer
-from fediwarden.platforms.lemmy.wanted import read_address
+from fediwarden.platforms.lemmy.wanted import canonical, read_address
 from fediwarden.vault import Vault
 
 CACHED_FROM = (
@@ -230,6 +230,8 @@ class Tracing:
                 found.urls[address.remote] = None
             return self._of(store, self._entries(platforms.named(address.alias) if address.alias else []))
         entries = self._of(store, self._entries(platforms.named(text))) or list(self._ledger.entries(store=store, key=text))
+        if not entries and (alias := canonical(text)) != text:  # as somebody copied it from an address
+            return self._meant(alias, store, found)
         if not entries:
             found.aliases[text] = None
         return entries

@@ -358,6 +358,113 @@ def test_a_preview_that_somebody_uploaded_is_told_apart_from_one_that_lemmy_made
     assert [(copy.alias, copy.by_lemmy) for copy in trace.copies] == [(AVATAR, False)]
 
 
+# -- other spellings of the same alias, all of which pict-rs answers -----------------------------------------------------
+
+SPELLINGS = {
+    "upper case": "AAAAAAAA-0000-4000-8000-000000000001.jpeg",
+    "no hyphens": "aaaaaaaa000040008000000000000001.jpeg",
+    "upper case without hyphens": "AAAAAAAA000040008000000000000001.jpeg",
+    "encoded hyphens": "aaaaaaaa%2D0000%2d4000%2D8000-000000000001.jpeg",
+    "an encoded letter": "aa%61aaaaa-0000-4000-8000-000000000001.jpeg",
+    "all of it encoded": "".join(f"%{ord(sign):02x}" for sign in ALIAS),
+    "an encoded dot": "aaaaaaaa-0000-4000-8000-000000000001%2Ejpeg",
+    "urn": "urn:uuid:aaaaaaaa-0000-4000-8000-000000000001.jpeg",
+    "braces": "{aaaaaaaa-0000-4000-8000-000000000001}.jpeg",
+    "encoded braces": "%7Baaaaaaaa-0000-4000-8000-000000000001%7D.jpeg",
+}
+IN_TEXT = {"a character reference": "&#97;aaaaaaa-0000-4000-8000-000000000001.jpeg", "backslashes": ALIAS.replace("-", "\\-")}
+SPELLED = """
+INSERT INTO post (id, name, url, body, creator_id, community_id, ap_id, local, thumbnail_url) VALUES
+    (480 + %(number)s, 'spelled', %(url)s, NULL, 104, 301, 'https://lemmy.example/post/' || 480 + %(number)s, true, %(preview)s),
+    (500 + %(number)s, 'spelled', NULL, '![](' || %(url)s || ')', 104, 301, 'https://lemmy.example/post/' || 500 + %(number)s, true, NULL);
+"""
+SPELLED_COMMENT = {
+    "0.19": "INSERT INTO comment (id, creator_id, post_id, content, ap_id, local, path) VALUES"
+    " (580 + %(number)s, 104, 402, 'see ' || %(url)s, 'https://lemmy.example/comment/' || 580 + %(number)s, true, '0')",
+    "1.0": "INSERT INTO comment (id, creator_id, post_id, community_id, content, ap_id, local, path) VALUES"
+    " (580 + %(number)s, 104, 402, 301, 'see ' || %(url)s, 'https://lemmy.example/comment/' || 580 + %(number)s, true, '0')",
+}
+
+
+@pytest.mark.parametrize("release", ["0.19", "1.0"])
+def test_a_picture_is_found_and_followed_however_its_address_is_spelled(databases: dict[str, str], release: str) -> None:
+    url, preview = databases[release], "BBBBBBBB0000400080000000000000%02d.webp"
+    for number, spelling in enumerate(SPELLINGS.values()):
+        facts: dict[str, object] = {
+            "number": number,
+            "url": f"https://lemmy.example/pictrs/image/{spelling}",
+            "preview": f"https://lemmy.example/pictrs/image/{preview % number}",
+        }
+        run_sql(url, SPELLED, facts)
+        run_sql(url, SPELLED_COMMENT[release], facts)
+    try:
+        forth = traced(url, ALIAS)
+        back = traced(url, "bbbbbbbb-0000-4000-8000-000000000003.webp")
+    finally:
+        run_sql(url, "DELETE FROM comment WHERE id >= 580; DELETE FROM post WHERE id >= 480")
+
+    missed = {
+        name: lost
+        for number, name in enumerate(SPELLINGS)
+        if (
+            lost := {("post", 480 + number, "url"), ("post", 500 + number, "body"), ("comment", 580 + number, "content")}
+            - places(forth)
+        )
+    }
+    assert missed == {}
+    assert "dave" in names(forth)
+    assert {f"bbbbbbbb-0000-4000-8000-0000000000{number:02d}.webp" for number in range(len(SPELLINGS))} <= {
+        copy.alias for copy in forth.copies
+    }
+    assert [(copy.alias, copy.post) for copy in back.copies] == [(ALIAS, 483)]
+
+
+def test_a_picture_is_found_in_texts_that_spell_it_in_markdowns_own_way(databases: dict[str, str]) -> None:
+    url, missed = databases["0.19"], []
+    for name, spelling in IN_TEXT.items():
+        run_sql(url, SPELLED_COMMENT["0.19"], {"number": 0, "url": f"https://lemmy.example/pictrs/image/{spelling}"})
+        try:
+            missed += [] if ("comment", 580, "content") in places(traced(url, ALIAS)) else [name]
+        finally:
+            run_sql(url, "DELETE FROM comment WHERE id = 580")
+
+    assert missed == []
+
+
+def test_another_spelling_of_another_alias_is_not_meant(databases: dict[str, str]) -> None:
+    url = databases["0.19"]
+    others = ("AAAAAAAA-0000-4000-8000-000000000001.png", "zAAAAAAAA-0000-4000-8000-000000000001.jpeg", f"{ALIAS}x")
+    for other in others:
+        run_sql(url, SPELLED_COMMENT["0.19"], {"number": 0, "url": f"https://lemmy.example/pictrs/image/{other}"})
+        try:
+            found = places(traced(url, ALIAS))
+        finally:
+            run_sql(url, "DELETE FROM comment WHERE id = 580")
+
+        assert ("comment", 580, "content") not in found, other
+
+
+def test_the_copies_of_a_server_whose_name_has_a_port_are_found(databases: dict[str, str], version: str) -> None:
+    url, shrunk = databases[version], "aaaaaaaa-0000-4000-8000-00000000000c.webp"
+    rename = "UPDATE person SET actor_id = replace(actor_id, %(old)s, %(new)s)"
+    rename = rename.replace("actor_id", "ap_id") if version == "1.0" else rename
+    run_sql(url, rename, {"old": "//lemmy.example/", "new": "//lemmy.example:8536/"})
+    run_sql(
+        url,
+        "UPDATE post SET url = 'https://lemmy.example:8536/pictrs/image/' || %(alias)s,"
+        " thumbnail_url = 'https://lemmy.example:8536/pictrs/image/' || %(shrunk)s WHERE id = 401",
+        {"alias": ALIAS, "shrunk": shrunk},
+    )
+    try:
+        forth, back = traced(url, ALIAS), traced(url, shrunk)
+    finally:
+        run_sql(url, rename, {"old": ":8536/", "new": "/"})
+        run_sql(url, "UPDATE post SET url = replace(url, ':8536/', '/'), thumbnail_url = NULL WHERE id = 401")
+
+    assert shrunk in [copy.alias for copy in forth.copies]
+    assert [copy.alias for copy in back.copies] == [ALIAS]
+
+
 # -- against a search through everything ------------------------------------------------------------------------------
 
 COLUMNS = json.loads((SQL / "lemmy_columns.json").read_text())  # every column of text in Lemmy's own schema.rs

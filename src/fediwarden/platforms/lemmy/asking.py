@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from fediwarden.errors import Unreached
 from fediwarden.platforms.lemmy.api import Api, Cut, Json, NotThere
 from fediwarden.platforms.lemmy.model import Community, Copy, Person, Trace, Upload, Use, UseKind
-from fediwarden.platforms.lemmy.wanted import Matcher, matcher, own_alias
+from fediwarden.platforms.lemmy.wanted import Matcher, canonical, matcher, own_alias, without_hyphens
 
 MOST_IMAGES = 20_000  # pictures of Lemmy's list that are gone through, newest first
 MOST_WRITTEN = 1000  # posts and comments of one account that are gone through, newest first
@@ -27,6 +27,8 @@ LIMITS = (
     "what its author deleted, and what the account itself hid, is in no search",
     "posts in deleted communities, and in hidden or unlisted ones that the account does not follow, are in no search",
     "an address with something behind it (`?format=webp`) is found in texts only, and not as the address of a post",
+    "addresses written in unusual ways (without hyphens, in upper case, encoded) by others than its uploader are found in texts without"
+    " hyphens or in upper case, and in no other way",
 )
 OLD_LIMITS = (
     "who made Lemmy fetch a preview is not told by the API",
@@ -52,7 +54,7 @@ class _Found:
     """What a trace gathers on its roads; nothing twice."""
 
     asked: Matcher
-    host: str  # this server's, with its port
+    hosts: tuple[str, ...]  # this server's, with its port
     limits: list[str]
     uploads: list[Upload] = field(default_factory=list)
     others: list[Upload] = field(default_factory=list)
@@ -97,12 +99,12 @@ class _Found:
     def _copy(self, row: Json) -> None:
         """Lemmy makes a preview of an image post's picture: the one shows what the other does, under another name."""
         url, preview = str(row.get("url") or ""), str(row.get("thumbnail_url") or "")
-        number, shrunk, picture = int(row["id"]), own_alias(preview, self.host), own_alias(url, self.host)
+        number, shrunk, picture = int(row["id"]), own_alias(preview, self.hosts), own_alias(url, self.hosts)
         if self.asked.meets(url) and shrunk and not self.asked.meets(preview):
             self.copies[shrunk] = Copy(preview, shrunk, number, preview=True, by_lemmy=shrunk not in self.chosen)
         pictured = picture or str(row.get("url_content_type", "")).startswith("image/")
         if self.asked.meets(preview) and pictured and not self.asked.meets(url):
-            made = own_alias(preview, self.host) not in self.chosen
+            made = own_alias(preview, self.hosts) not in self.chosen
             self.copies.setdefault(picture or url, Copy(url, picture, number, preview=False, by_lemmy=made))
 
 
@@ -139,9 +141,9 @@ class Asking:
         with api.one_question():
             account = api.need_admin()
             new = api.version == "1.0"
-            aliases, urls = tuple(filter(None, aliases)), tuple(filter(None, urls))
+            aliases, urls = tuple(map(canonical, filter(None, aliases))), tuple(filter(None, urls))
             asked = matcher(aliases, urls, cut_at_ampersand=not new)
-            found = _Found(asked, urlsplit(api.base).netloc, [*LIMITS, *(NEW_LIMITS if new else OLD_LIMITS)])
+            found = _Found(asked, _hosts(api), [*LIMITS, *(NEW_LIMITS if new else OLD_LIMITS)])
             found.limits += [
                 f"not shown to {account.name[:80]} in any search, by its own settings: {what}" for what in account.hides
             ]
@@ -259,6 +261,13 @@ class Asking:
             found.limits.append(f"only the newest {MOST_WRITTEN:,} posts and comments of {name} were gone through")
 
 
+def _hosts(api: Api) -> tuple[str, ...]:
+    """Where it is asked, and what it calls itself: behind a proxy these are two."""
+    site = (api.about.get("site_view") or {}).get("site") or {}
+    told = (urlsplit(address).netloc.lower() for address in (api.base, str(site.get("ap_id") or site.get("actor_id") or "")))
+    return tuple(dict.fromkeys(filter(None, told)))
+
+
 def _on_road(found: _Found, what: str, ask: Callable[[], None]) -> None:
     """Ask; a road that fails is named, and what the others found stands."""
     try:
@@ -291,7 +300,7 @@ def _addresses(base: str, aliases: Sequence[str], urls: Sequence[str], *, new: b
 
 def _words(aliases: Sequence[str], urls: Sequence[str], *, new: bool) -> list[str]:
     """What to search texts for. 1.0 takes a whole address, and what has an @ in it, for something to fetch from elsewhere."""
-    found = list(aliases)
+    found = [*aliases, *filter(None, map(without_hyphens, aliases))]  # Lemmy's search does not regard case
     for url in urls:
         for form in (url, quote(url, safe="")):
             plain = form.partition("://" if "://" in form else "%3A%2F%2F")[2].rpartition("@")[2] if new else form

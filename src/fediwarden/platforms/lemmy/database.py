@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.platforms.lemmy.model import Community, Copy, Person, Session, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.queries import OLDEST, Column, Search, searches, statements
-from fediwarden.platforms.lemmy.wanted import own_alias, wanted, whole_addresses
+from fediwarden.platforms.lemmy.wanted import ENCODED, canonical, own_alias, wanted, whole_addresses, without_hyphens
 from fediwarden.platforms.postgres import SIGNS, check_address
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ NO_TIME = "not asked, because the searches before it took too long"
 PICTURE = re.compile(
     r"\.(?:jpe?g|png|gif|webp|avif|jxl|bmp|mp4|webm)\Z", re.IGNORECASE
 )  # how the path of a picture's address ends
+IN_CODE = "not searched for addresses with encoded signs (%61, &#97;)"
 PRIVATE = ("private message", "report of a private message")
 SECRETS = (
     ("login_token", "token"),
@@ -86,20 +87,28 @@ class _Question:
     columns: tuple[Column, ...]
     whole: tuple[Column, ...] = ()  # those that are asked for whole addresses besides
     equal: bool = False
+    encoded: bool = False  # in spellings that hide the name from every index
 
     def name(self, column: Column) -> str:
         return f"{self.place.table}.{column.name}"
 
+    def about(self, why: str) -> str:
+        """Of what was not asked, or gave no answer."""
+        return f"{IN_CODE}: {why}" if self.encoded else why
+
     def statement(self, readable: frozenset[str]) -> str:
+        if self.encoded:
+            return self.place.encoded(self.columns, readable)
         return self.place.equal(self.columns, readable) if self.equal else self.place.inside(self.columns, readable)
 
 
 class Database:
     """One Lemmy's database. A connection is opened for each question and closed after it."""
 
-    def __init__(self, url: str, timeout: float) -> None:
-        """`url` holds a password and is never shown. Opens nothing."""
+    def __init__(self, url: str, timeout: float, base: str = "") -> None:
+        """`url` holds a password and is never shown; `base` is where Lemmy answers, if that is known. Opens nothing."""
         self._url = url
+        self._base = base
         self._timeout = timeout
 
     def __repr__(self) -> str:
@@ -113,15 +122,16 @@ class Database:
 
         Raises: Unreached where nothing answered at all, Refused, Misconfigured.
         """
+        aliases = tuple(map(canonical, aliases))
         with self._connected() as connection:
             version, present, readable = self._columns(connection)
             asked = _Asked(connection, readable, present, time.monotonic() + SEARCHES * self._timeout)
             named = statements("trace", version)
             facts: dict[str, object] = {"aliases": list(aliases), "limit": OTHERS + 1}
             uploads = [Upload(**row) for row in self._need(asked, named, "uploads", facts, owners=True)]
-            domain = self._domain(asked, named)
-            uses = self._uses(asked, version, domain, aliases, urls, private_messages=private_messages)
-            copies = self._copies(asked, named, domain, uses, uploads, aliases)
+            hosts = self._hosts(asked, named)
+            uses = self._uses(asked, version, hosts, aliases, urls, private_messages=private_messages)
+            copies = self._copies(asked, named, hosts, uses, uploads, aliases)
             uploaders = {upload.person for upload in uploads if upload.person is not None and upload.thumbnail_of is None}
             owners = {upload.person for upload in uploads if upload.person is not None}
             owners |= {use.by for use in uses if use.by is not None}
@@ -176,18 +186,28 @@ class Database:
             rows = self._must(connection, READABLE, {"names": names})
         return tuple(row["name"] for row in rows)
 
-    def _domain(self, asked: _Asked, named: Mapping[str, str]) -> str:
-        """This server's own; "" where it could not be told, and then columns are searched and never asked for whole addresses."""
+    def _hosts(self, asked: _Asked, named: Mapping[str, str]) -> tuple[str, ...]:
+        """This server's own, with and without a port; what Lemmy's accounts stand at first. Where none can be told, columns are
+        searched and never asked for whole addresses."""
         try:
             rows = self._ask(asked, named["domain"], {})
         except (Refused, Unreached):
-            return ""
-        return str(rows[0]["domain"]) if rows else ""
+            rows = []
+        told = [host for row in rows for host in (urlsplit(str(row["address"])).netloc, str(row["domain"]))]
+        hosts = (host.lower() for host in (*told, urlsplit(self._base).netloc))
+        return tuple(dict.fromkeys(filter(None, hosts)))
 
     # -- what shows it ------------------------------------------------------------------------------------------------
 
     def _uses(
-        self, asked: _Asked, version: str, domain: str, aliases: Sequence[str], urls: Sequence[str], *, private_messages: bool
+        self,
+        asked: _Asked,
+        version: str,
+        hosts: Sequence[str],
+        aliases: Sequence[str],
+        urls: Sequence[str],
+        *,
+        private_messages: bool,
     ) -> list[Use]:
         search = wanted(aliases, urls, cut_at_ampersand=version != "1.0")
         if not search.like:
@@ -195,9 +215,12 @@ class Database:
         facts: dict[str, object] = {
             "like": list(search.like),
             "exact": search.exact,
-            "equal": list(whole_addresses(domain, aliases, urls)),
+            "equal": list(whole_addresses(hosts, aliases, urls)),
+            "encoded": ENCODED,
         }
+        spelled = any(map(without_hyphens, aliases))
         questions: list[_Question] = []
+        last: list[_Question] = []  # these go through whole tables, and take no time from the others
         for place in searches(version):
             if place.what in PRIVATE and not private_messages:
                 continue
@@ -207,16 +230,14 @@ class Database:
             plain = tuple(column for column in inside if not column.trigram)
             by_trigram = tuple(column for column in inside if column.trigram)
             questions += [_Question(place, whole, equal=True), _Question(place, plain, whole), _Question(place, by_trigram)]
+            last += [_Question(place, tuple(inside), encoded=True)] if spelled else []
         found: dict[tuple[UseKind, int, str, str], Use] = {}
         split: list[_Question] = []  # to be asked again column by column, after everything else had its turn
-        for question in (each for each in questions if each.columns):
-            for row in self._put(asked, question, facts, split):
-                use = Use(_kind(question.place.what), **_known(row))
-                found[use.kind, use.id, use.field, use.address] = use
-        for question in split:
-            for row in self._put(asked, question, facts, split=None):
-                use = Use(_kind(question.place.what), **_known(row))
-                found[use.kind, use.id, use.field, use.address] = use
+        for several in (True, False):
+            for question in [each for each in (*questions, *last) if each.columns] if several else split:
+                for row in self._put(asked, question, facts, split if several else None):
+                    use = Use(_kind(question.place.what), **_known(row))
+                    found[use.kind, use.id, use.field, use.address] = use
         return list(found.values())
 
     def _searchable(self, asked: _Asked, place: Search) -> list[Column]:
@@ -235,7 +256,7 @@ class Database:
     def _put(self, asked: _Asked, question: _Question, facts: Mapping[str, object], split: list[_Question] | None) -> list[Row]:
         """The rows. What gives no answer is put into `split`, a question for each column, or noted where it cannot be split."""
         if time.monotonic() > asked.until or asked.connection.closed:
-            why = "the connection was lost before it was asked" if asked.connection.closed else NO_TIME
+            why = question.about("the connection was lost before it was asked" if asked.connection.closed else NO_TIME)
             for column in question.columns:
                 asked.missed(why, question.name(column), owners=column.owners)
             return []
@@ -247,7 +268,7 @@ class Database:
                 return []
             for column in question.columns:
                 anyway = column in question.whole
-                why = f"asked for whole addresses only: {error}" if anyway else str(error)
+                why = f"asked for whole addresses only: {error}" if anyway else question.about(str(error))
                 asked.missed(why, question.name(column), owners=column.owners and not anyway)
             return []
 
@@ -257,7 +278,7 @@ class Database:
         self,
         asked: _Asked,
         named: Mapping[str, str],
-        domain: str,
+        hosts: Sequence[str],
         uses: Sequence[Use],
         uploads: Sequence[Upload],
         aliases: Sequence[str],
@@ -273,7 +294,7 @@ class Database:
         chosen = {upload.alias for upload in uploads if upload.person is not None and upload.thumbnail_of is None}
         for row in self._may(asked, named, "pairs", {"posts": posts}):
             post, url, shrunk = int(row["id"]), str(row["url"] or ""), str(row["thumbnail_url"] or "")
-            picture, preview = own_alias(url, domain), own_alias(shrunk, domain)
+            picture, preview = own_alias(url, hosts), own_alias(shrunk, hosts)
             if post in shown["url"] and preview and preview not in aliases:
                 found[preview] = Copy(shrunk, preview, post, preview=True)
             if post in shown["thumbnail_url"] and preview in aliases and picture not in aliases and _picture(picture, url):
@@ -282,7 +303,10 @@ class Database:
             for row in self._may(asked, named, "previews", {"posts": sorted(shown["url"])}):
                 if row["alias"] not in aliases:
                     made = Copy(
-                        f"https://{domain}/api/v4/image/{row['alias']}", str(row["alias"]), int(row["post"]), preview=True
+                        f"https://{hosts[0] if hosts else ''}/api/v4/image/{row['alias']}",
+                        str(row["alias"]),
+                        int(row["post"]),
+                        preview=True,
                     )
                     found.setdefault(made.alias, made)
         previews = [copy.alias for copy in found.values() if copy.preview]

@@ -11,13 +11,14 @@ from functools import cached_property
 from hashlib import sha256 as digest
 from threading import Event
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from fediwarden.errors import Gone, Misconfigured, TooLarge, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256, StoreName
 from fediwarden.platforms.lemmy.acting import PLATFORM, Deed, Done, Plan, Step
 from fediwarden.platforms.lemmy.api import Api, Json, NotThere
+from fediwarden.platforms.lemmy.wanted import alias_of, canonical
 from fediwarden.vault import Vault
 
 PICTURES = StoreName("lemmy")  # stands for a store in the manifests of pictures that were sealed before Lemmy deleted them
@@ -207,7 +208,7 @@ class Evidence:
                         notes[f"Lemmy fetches {address} before it purges {step.target}: its server learns of that"] = None
                 return {_last(address): address for address in addresses if _last(address)}
             case Deed.TAKE if step.kind != "emoji":
-                return {step.value.rsplit("/", 1)[-1]: step.value}
+                return {canonical(step.value.rsplit("/", 1)[-1]): step.value}
             case Deed.IMAGE:
                 return {step.target: step.target}
             case Deed.BAN_DATA:
@@ -308,4 +309,4 @@ def _in_order(takes: Sequence[Take]) -> Iterator[Take]:
 
 def _last(address: str) -> str:
     """The last part of an address' path, by which Lemmy asks pict-rs."""
-    return unquote(urlsplit(address).path.rsplit("/", 1)[-1])
+    return alias_of(urlsplit(address).path.rsplit("/", 1)[-1])

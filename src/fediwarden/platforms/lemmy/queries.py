@@ -9,7 +9,9 @@ from importlib.resources import files
 FILES = {"0.19": "019", "1.0": "1"}  # versions of Lemmy whose database is known
 BEFORE_LOCAL_IMAGE = ("local_image", "image_upload")  # the table's name until 0.19.3
 OLDEST = "0.19.3"
-BY_TRIGRAM = "SELECT x.id FROM unnest(%(like)s::text[]) AS wanted (pattern) JOIN {table} x ON x.{column} LIKE wanted.pattern"
+BY_TRIGRAM = "SELECT x.id FROM unnest(%(like)s::text[]) AS wanted (pattern) JOIN {table} x ON x.{column} ILIKE wanted.pattern"
+# the expression is long, and PostgreSQL would try it first on every text: it does not know what it costs
+SHOWS = "CASE WHEN {first} THEN shown.text ~ %(exact)s ELSE false END"
 LATER = "later"  # grants of columns that not every release of a version has
 _OPTIONAL = re.compile(r"\{(\w+)\.(\w+)\|(\w+)\}")
 
@@ -37,24 +39,31 @@ class Search:
 
     def inside(self, columns: Sequence[Column], readable: frozenset[str]) -> str:
         """The statement that searches these columns for `like` and `exact`; `readable` are the columns of the version."""
-        plain = [f"{self._alias}.{each.name} LIKE ANY (%(like)s)" for each in columns if not each.trigram]
+        plain = [f"{self._alias}.{each.name} ILIKE ANY (%(like)s)" for each in columns if not each.trigram]
         # such an index does not answer LIKE ANY, nor an OR of several questions: one pattern after another, and all in one IN
         joined = [BY_TRIGRAM.format(table=self.table, column=each.name) for each in columns if each.trigram]
         by_trigram = [f"{self._alias}.id IN ({' UNION ALL '.join(joined)})"] if joined else []
         return self._statement(columns, " OR ".join([*plain, *by_trigram]), readable)
 
+    def encoded(self, columns: Sequence[Column], readable: frozenset[str]) -> str:
+        """The statement that goes through these columns for `exact` where signs are encoded, which no index answers."""
+        found = " OR ".join(f"{self._alias}.{each.name} ~ %(encoded)s" for each in columns)
+        return self._statement(columns, found, readable, first="shown.text ~ %(encoded)s")
+
     def equal(self, columns: Sequence[Column], readable: frozenset[str]) -> str:
         """The statement that asks these columns for the whole addresses `equal`."""
         return self._statement(columns, " OR ".join(f"{self._alias}.{each.name} = ANY (%(equal)s)" for each in columns), readable)
 
-    def _statement(self, columns: Sequence[Column], found: str, readable: frozenset[str]) -> str:
+    def _statement(
+        self, columns: Sequence[Column], found: str, readable: frozenset[str], first: str = "shown.text ILIKE ANY (%(like)s)"
+    ) -> str:
         shown = ", ".join(f"('{each.name}', {self._alias}.{each.name}::text)" for each in columns)
 
         def chosen(match: re.Match[str]) -> str:
             return f"{match[1]}.{match[2]}" if f"{self.table}.{match[2]}" in readable else match[3]
 
         template = _OPTIONAL.sub(chosen, self._template)
-        return template.replace("{columns}", shown).replace("{found}", found)
+        return template.replace("{columns}", shown).replace("{found}", found).replace("{shows}", SHOWS.format(first=first))
 
 
 @cache

@@ -1,12 +1,17 @@
 """How the address of a picture looks inside Lemmy's columns, as patterns; pure, and asks nobody."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 LOCAL = re.compile(r"/(?:pictrs/image|api/v4/image)/(?P<alias>[^/?#]+)\Z")
 PROXIES = ("/api/v3/image_proxy", "/api/v4/image/proxy")
+_UUID = re.compile(
+    r"(?:urn:uuid:|\{)?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?", re.IGNORECASE
+)
+ENCODED = r"%(25)*(2[dD]|3[0-9]|[46][1-6])|&#|\\-"  # a text that may spell a UUID's sign in another way: %61, &#97;, \-
+_ENTITIES = {"/": "sol", ".": "period", "{": "lcub", "}": "rcub", ":": "colon"}
 _END_HERE = r"[\]\[\s)\"'<>#\\]"  # the same in Python's words
 END = r"[][\s)\"'<>#\\]"  # what may follow an address in markdown, besides the end of the text
 
@@ -19,16 +24,41 @@ class Wanted:
     exact: str
 
 
+def canonical(alias: str) -> str:
+    """An alias as pict-rs keeps it: it reads the part before the first dot as a UUID, in any case, with or without hyphens, in braces or
+    behind `urn:uuid:`. An alias of another shape stays as it is."""
+    name, dot, extension = alias.partition(".")
+    found = _UUID.fullmatch(name)
+    return "-".join(found.groups()).lower() + dot + extension if found else alias
+
+
+def alias_of(segment: str) -> str:
+    """The alias that the last part of an address' path names, with its signs decoded once, as servers do it."""
+    return canonical(unquote(segment))
+
+
+def without_hyphens(alias: str) -> str:
+    """Another spelling of an alias under which pict-rs serves the same; "" for one that is no UUID."""
+    name, dot, extension = canonical(alias).partition(".")
+    return name.replace("-", "") + dot + extension if _UUID.fullmatch(name) else ""
+
+
 def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: bool) -> Wanted:
     """What to search for.
 
-    An alias stands behind a slash, so that one which ends like another is not meant; that slash is encoded where Lemmy
+    An alias that is a UUID is meant in every spelling that pict-rs reads; the patterns in `like` are without regard to case, and miss only
+    those in which signs are encoded (`ENCODED`). An alias stands behind a slash, so that one which ends like another is not meant; that slash is encoded where Lemmy
     proxies one of its own addresses. A remote picture stands there as it is, or encoded in a proxy's address.
     `cut_at_ampersand`: Lemmy 0.19 hands addresses to pict-rs unencoded, which then knows them up to the first "&" only.
     """
     like: list[str] = []
     exact: list[str] = []
     for alias in filter(None, dict.fromkeys(aliases)):  # nothing would mean everything
+        if plain := without_hyphens(alias):
+            name = canonical(alias).partition(".")[0]
+            like += [f"%{name}%", f"%{plain.partition('.')[0]}%"]
+            exact.append(rf"{_any_spelling(canonical(alias))}(?:[?&]|%3F|{END}|$)")
+            continue
         like += [f"%/{_escaped(alias)}%", f"%{_escaped('%2F' + alias)}%"]
         exact.append(rf"(?:/|%2F){_literal(alias)}(?:[?&]|%3F|{END}|$)")
     for url in filter(None, dict.fromkeys(urls)):
@@ -42,15 +72,15 @@ def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: boo
     return Wanted(tuple(like), "|".join(f"(?:{part})" for part in exact))
 
 
-def whole_addresses(domain: str, aliases: Sequence[str], urls: Sequence[str]) -> tuple[str, ...]:
-    """How the server of this domain writes the whole address of such a picture, for columns whose index answers equality only.
+def whole_addresses(hosts: Collection[str], aliases: Sequence[str], urls: Sequence[str]) -> tuple[str, ...]:
+    """How the server of these hosts writes the whole address of such a picture, for columns whose index answers equality only.
 
     Both schemes, and the paths of 0.19 and of 1.0, which keeps what 0.19 wrote. A remote picture stands there as it is, or proxied.
     """
     found: dict[str, None] = {}
     for url in filter(None, urls):
         found[url] = None
-    for base in (f"https://{domain}", f"http://{domain}") if domain else ():
+    for base in (f"{scheme}://{host}" for host in hosts for scheme in ("https", "http")):
         for alias in filter(None, aliases):
             for path in ("/pictrs/image/", "/api/v4/image/"):
                 found[f"{base}{path}{alias}"] = None
@@ -60,10 +90,9 @@ def whole_addresses(domain: str, aliases: Sequence[str], urls: Sequence[str]) ->
     return tuple(found)
 
 
-def own_alias(url: str, domain: str) -> str:
-    """The alias that an address of this server's own picture names; "" for every other address. `domain`: with its port, if any."""
-    parts = urlsplit(url)
-    return read_address(url).alias if domain and parts.netloc.lower() == domain.lower() else ""
+def own_alias(url: str, hosts: Collection[str]) -> str:
+    """The alias that an address of this server's own picture names; "" for every other address. `hosts`: with their ports, if any."""
+    return read_address(url).alias if urlsplit(url).netloc.lower() in hosts else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +123,38 @@ class Address:
 def read_address(url: str) -> Address:
     """Take the address of a picture apart, in the shapes of Lemmy 0.19 and 1.0; one of any other shape is remote."""
     parts = urlsplit(url)
-    if parts.path in PROXIES:
+    if unquote(parts.path) in PROXIES:
         return Address(remote=parse_qs(parts.query).get("url", [""])[0])
-    found = LOCAL.search(parts.path)
-    return Address(alias=unquote(found["alias"])) if found else Address(remote=url)
+    folder, slash, name = parts.path.rpartition("/")
+    found = LOCAL.search(f"{unquote(folder)}{slash}{name}")
+    return Address(alias=alias_of(found["alias"])) if found else Address(remote=url)
+
+
+def _any_spelling(alias: str) -> str:
+    """A regular expression for a UUID alias behind a slash, however its signs are written.
+
+    In an address a sign may be %-encoded, twice where the address stands in a proxy's; in markdown it may be a character reference, or stand
+    behind a backslash.
+    """
+    name, dot, extension = alias.partition(".")
+    digits = [f"{_sign('-')}?" if sign == "-" else _sign(sign, any_case=True) for sign in name]
+    before = f"(?:{_sign('{')}|{''.join(map(_sign, 'urn'))}{_sign(':')}{''.join(map(_sign, 'uuid'))}{_sign(':')})?"
+    return f"{_sign('/')}{before}{''.join(digits)}{_sign('}')}?{''.join(map(_sign, dot + extension))}"
+
+
+def _sign(sign: str, *, any_case: bool = False) -> str:
+    """One sign in every way of writing it."""
+    either = dict.fromkeys((sign.lower(), sign.upper()) if any_case else (sign,))
+    ways = [_literal(each) if each.isalnum() else rf"\\?{_literal(each)}" for each in either]
+    for each in either:
+        encoded = "".join(f"%(?:25)*{''.join(_digit(digit) for digit in f'{byte:02x}')}" for byte in each.encode())
+        ways += [encoded, f"&#0*{ord(each)};", f"&#[xX]0*{''.join(map(_digit, f'{ord(each):x}'))};"]
+    ways += [f"&{_ENTITIES[sign]};"] if sign in _ENTITIES else []
+    return f"(?:{'|'.join(ways)})"
+
+
+def _digit(digit: str) -> str:
+    return f"[{digit}{digit.upper()}]" if digit.isalpha() else digit
 
 
 def _escaped(text: str) -> str:

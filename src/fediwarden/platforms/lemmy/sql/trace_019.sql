@@ -1,5 +1,5 @@
 -- What a trace asks the database of Lemmy 0.19. Every column named here, and no other one, is granted by grants_019.sql.
--- `like` are LIKE patterns that an index may answer, `exact` a regular expression with the borders that LIKE cannot say, `equal` whole addresses.
+-- `like` are patterns without regard to case that an index may answer, `exact` a regular expression with the borders that LIKE cannot say, `equal` whole addresses.
 --
 -- A search (`uses ...`) names the columns that may show a picture, and is asked for several of them or for one: "=" says that an index
 -- answers whole addresses, "==" that nothing else is asked, "~" that a trigram index answers LIKE. `owners` are those behind which further
@@ -39,8 +39,8 @@ SELECT co.id, co.name, co.actor_id AS address, i.domain
 FROM community co LEFT JOIN instance i ON i.id = co.instance_id WHERE co.id = ANY (%(communities)s) ORDER BY co.id;
 
 -- name: domain
--- This server's own, with a port if it has one: that of its first local account.
-SELECT i.domain FROM local_user lu JOIN person p ON p.id = lu.person_id JOIN instance i ON i.id = p.instance_id ORDER BY lu.id LIMIT 1;
+-- This server's own, and the address of its first local account: the one lacks the port that the other has.
+SELECT i.domain, p.actor_id AS address FROM local_user lu JOIN person p ON p.id = lu.person_id JOIN instance i ON i.id = p.instance_id ORDER BY lu.id LIMIT 1;
 
 -- name: pairs
 -- A picture's post and its preview are other pictures that show the same.
@@ -53,7 +53,7 @@ SELECT po.id, shown.field, po.ap_id AS address, po.creator_id AS by, po.communit
     po.published AS at, po.local AS local, po.removed AS removed, po.deleted AS deleted
 FROM post po
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses comment
@@ -63,7 +63,7 @@ SELECT c.id, shown.field, c.ap_id AS address, c.creator_id AS by, po.community_i
     c.published AS at, c.local AS local, c.removed AS removed, c.deleted AS deleted
 FROM comment c JOIN post po ON po.id = c.post_id
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses private message
@@ -72,7 +72,7 @@ SELECT m.id, shown.field, m.ap_id AS address, m.creator_id AS by, NULL::int AS c
     m.published AS at, m.local AS local, {m.removed|false} AS removed, m.deleted AS deleted
 FROM private_message m
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses profile
@@ -82,7 +82,7 @@ SELECT p.id, shown.field, p.actor_id AS address, p.id AS by, NULL::int AS commun
     p.published AS at, p.local AS local, false AS removed, p.deleted AS deleted
 FROM person p
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses community
@@ -91,7 +91,7 @@ SELECT co.id, shown.field, co.actor_id AS address, NULL::int AS by, co.id AS com
     co.published AS at, co.local AS local, co.removed AS removed, co.deleted AS deleted
 FROM community co
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses site
@@ -100,7 +100,7 @@ SELECT s.id, shown.field, s.actor_id AS address, NULL::int AS by, NULL::int AS c
     s.published AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM site s
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses site local
@@ -110,7 +110,7 @@ SELECT ls.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS communit
     ls.published AS at, true AS local, false AS removed, false AS deleted
 FROM local_site ls
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses application
@@ -119,7 +119,7 @@ SELECT ra.id, shown.field, '' AS address, lu.person_id AS by, NULL::int AS commu
     ra.published AS at, true AS local, false AS removed, false AS deleted
 FROM registration_application ra LEFT JOIN local_user lu ON lu.id = ra.local_user_id
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses emoji
@@ -128,7 +128,7 @@ SELECT e.id, shown.field, e.image_url AS address, NULL::int AS by, NULL::int AS 
     e.published AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM custom_emoji e
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses tagline
@@ -137,7 +137,7 @@ SELECT t.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     t.published AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM tagline t
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses report of a post
@@ -146,7 +146,7 @@ SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     r.published AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM post_report r
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses report of a comment
@@ -155,7 +155,7 @@ SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     r.published AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM comment_report r
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses report of a private message
@@ -164,7 +164,7 @@ SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     r.published AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM private_message_report r
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log mod_ban
@@ -173,7 +173,7 @@ SELECT ml.id, shown.field, 'mod_ban' AS address, NULL::int AS by, NULL::int AS c
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM mod_ban ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log mod_ban_from_community
@@ -182,7 +182,7 @@ SELECT ml.id, shown.field, 'mod_ban_from_community' AS address, NULL::int AS by,
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM mod_ban_from_community ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log mod_hide_community
@@ -191,7 +191,7 @@ SELECT ml.id, shown.field, 'mod_hide_community' AS address, NULL::int AS by, NUL
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM mod_hide_community ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log mod_remove_comment
@@ -200,7 +200,7 @@ SELECT ml.id, shown.field, 'mod_remove_comment' AS address, NULL::int AS by, NUL
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM mod_remove_comment ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log mod_remove_community
@@ -209,7 +209,7 @@ SELECT ml.id, shown.field, 'mod_remove_community' AS address, NULL::int AS by, N
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM mod_remove_community ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log mod_remove_post
@@ -218,7 +218,7 @@ SELECT ml.id, shown.field, 'mod_remove_post' AS address, NULL::int AS by, NULL::
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM mod_remove_post ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log admin_purge_comment
@@ -227,7 +227,7 @@ SELECT ml.id, shown.field, 'admin_purge_comment' AS address, NULL::int AS by, NU
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM admin_purge_comment ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log admin_purge_community
@@ -236,7 +236,7 @@ SELECT ml.id, shown.field, 'admin_purge_community' AS address, NULL::int AS by, 
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM admin_purge_community ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log admin_purge_person
@@ -245,7 +245,7 @@ SELECT ml.id, shown.field, 'admin_purge_person' AS address, NULL::int AS by, NUL
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM admin_purge_person ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log admin_purge_post
@@ -254,7 +254,7 @@ SELECT ml.id, shown.field, 'admin_purge_post' AS address, NULL::int AS by, NULL:
     ml.when_ AS at, true AS local, false AS removed, false AS deleted
 FROM admin_purge_post ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses record remote_image
@@ -264,7 +264,7 @@ SELECT 0 AS id, shown.field, ri.link AS address, NULL::int AS by, NULL::int AS c
     ri.published AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM remote_image ri
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses record image_details
@@ -274,5 +274,5 @@ SELECT 0 AS id, shown.field, d.link AS address, NULL::int AS by, NULL::int AS co
     NULL::timestamptz AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM image_details d
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;

@@ -1,5 +1,5 @@
 -- What a trace asks the database of Lemmy 1.0. Every column named here, and no other one, is granted by grants_1.sql.
--- `like` are LIKE patterns that an index may answer, `exact` a regular expression with the borders that LIKE cannot say, `equal` whole addresses.
+-- `like` are patterns without regard to case that an index may answer, `exact` a regular expression with the borders that LIKE cannot say, `equal` whole addresses.
 --
 -- A search (`uses ...`) names the columns that may show a picture, and is asked for several of them or for one: "=" says that an index
 -- answers whole addresses, "==" that nothing else is asked, "~" that a trigram index answers LIKE. `owners` are those behind which further
@@ -43,8 +43,8 @@ SELECT co.id, co.name, co.ap_id AS address, i.domain
 FROM community co LEFT JOIN instance i ON i.id = co.instance_id WHERE co.id = ANY (%(communities)s) ORDER BY co.id;
 
 -- name: domain
--- This server's own, with a port if it has one: that of its first local account.
-SELECT i.domain FROM local_user lu JOIN person p ON p.id = lu.person_id JOIN instance i ON i.id = p.instance_id ORDER BY lu.id LIMIT 1;
+-- This server's own, and the address of its first local account: the one lacks the port that the other has.
+SELECT i.domain, p.ap_id AS address FROM local_user lu JOIN person p ON p.id = lu.person_id JOIN instance i ON i.id = p.instance_id ORDER BY lu.id LIMIT 1;
 
 -- name: pairs
 -- A picture's post and its preview are other pictures that show the same.
@@ -60,7 +60,7 @@ SELECT po.id, shown.field, po.ap_id AS address, po.creator_id AS by, po.communit
     po.published_at AS at, po.local AS local, po.removed AS removed, po.deleted AS deleted
 FROM post po
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses comment
@@ -70,7 +70,7 @@ SELECT c.id, shown.field, c.ap_id AS address, c.creator_id AS by, c.community_id
     c.published_at AS at, c.local AS local, c.removed AS removed, c.deleted AS deleted
 FROM comment c
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses private message
@@ -79,7 +79,7 @@ SELECT m.id, shown.field, m.ap_id AS address, m.creator_id AS by, NULL::int AS c
     m.published_at AS at, m.local AS local, m.removed AS removed, m.deleted AS deleted
 FROM private_message m
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses profile
@@ -89,7 +89,7 @@ SELECT p.id, shown.field, p.ap_id AS address, p.id AS by, NULL::int AS community
     p.published_at AS at, p.local AS local, false AS removed, p.deleted AS deleted
 FROM person p
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses community
@@ -98,7 +98,7 @@ SELECT co.id, shown.field, co.ap_id AS address, NULL::int AS by, co.id AS commun
     co.published_at AS at, co.local AS local, co.removed AS removed, co.deleted AS deleted
 FROM community co
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses multi-community
@@ -107,7 +107,7 @@ SELECT mc.id, shown.field, mc.ap_id AS address, mc.creator_id AS by, NULL::int A
     mc.published_at AS at, mc.local AS local, false AS removed, mc.deleted AS deleted
 FROM multi_community mc
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses community tag
@@ -116,7 +116,7 @@ SELECT ct.id, shown.field, ct.ap_id AS address, NULL::int AS by, ct.community_id
     ct.published_at AS at, NULL::boolean AS local, false AS removed, ct.deleted AS deleted
 FROM community_tag ct
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses note
@@ -125,7 +125,7 @@ SELECT pa.target_id AS id, shown.field, 'about ' || p.ap_id AS address, pa.perso
     pa.noted_at AS at, true AS local, false AS removed, false AS deleted
 FROM person_actions pa JOIN person p ON p.id = pa.target_id
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses site
@@ -134,7 +134,7 @@ SELECT s.id, shown.field, s.ap_id AS address, NULL::int AS by, NULL::int AS comm
     s.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM site s
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses site local
@@ -144,7 +144,7 @@ SELECT ls.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS communit
     ls.published_at AS at, true AS local, false AS removed, false AS deleted
 FROM local_site ls
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses application
@@ -153,7 +153,7 @@ SELECT ra.id, shown.field, '' AS address, lu.person_id AS by, NULL::int AS commu
     ra.published_at AS at, true AS local, false AS removed, false AS deleted
 FROM registration_application ra LEFT JOIN local_user lu ON lu.id = ra.local_user_id
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses emoji
@@ -162,7 +162,7 @@ SELECT e.id, shown.field, e.image_url AS address, NULL::int AS by, NULL::int AS 
     e.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM custom_emoji e
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses tagline
@@ -171,7 +171,7 @@ SELECT t.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     t.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM tagline t
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses report of a post
@@ -180,7 +180,7 @@ SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM post_report r
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses report of a comment
@@ -189,7 +189,7 @@ SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM comment_report r
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses report of a private message
@@ -198,7 +198,7 @@ SELECT r.id, shown.field, '' AS address, NULL::int AS by, NULL::int AS community
     r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM private_message_report r
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses report of a community
@@ -207,7 +207,7 @@ SELECT r.id, shown.field, '' AS address, NULL::int AS by, r.community_id AS comm
     r.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM community_report r
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses mod log
@@ -216,7 +216,7 @@ SELECT ml.id, shown.field, ml.kind::text AS address, NULL::int AS by, ml.target_
     ml.published_at AS at, true AS local, false AS removed, false AS deleted
 FROM modlog ml
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses record remote_image
@@ -226,7 +226,7 @@ SELECT 0 AS id, shown.field, ri.link AS address, NULL::int AS by, NULL::int AS c
     ri.published_at AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM remote_image ri
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses record image_details
@@ -236,7 +236,7 @@ SELECT 0 AS id, shown.field, d.link AS address, NULL::int AS by, NULL::int AS co
     NULL::timestamptz AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM image_details d
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE ({found}) AND shown.text ~ %(exact)s
+WHERE ({found}) AND {shows}
 ORDER BY id, address, shown.field;
 
 -- name: uses record blurhash
@@ -246,5 +246,5 @@ SELECT 0 AS id, 'blurhash' AS field, d.link AS address, NULL::int AS by, NULL::i
     NULL::timestamptz AS at, NULL::boolean AS local, false AS removed, false AS deleted
 FROM image_details d
 CROSS JOIN LATERAL (VALUES {columns}) AS shown (field, text)
-WHERE d.blurhash IS NOT NULL AND ({found}) AND shown.text ~ %(exact)s
+WHERE d.blurhash IS NOT NULL AND ({found}) AND {shows}
 ORDER BY id, address, shown.field;
