@@ -175,6 +175,19 @@ def test_the_mod_log_and_what_else_the_api_does_not_search_is_named(lemmy: FakeL
         assert what in limits
 
 
+def test_an_alias_that_is_spelled_otherwise_is_found_in_texts_and_everywhere_in_what_its_uploader_wrote(lemmy: FakeLemmy) -> None:
+    mine = lemmy.upload(b"", "image/png", ALICE)
+    base, (name, _, extension) = lemmy.address(mine).removesuffix(mine), mine.partition(".")
+    lemmy.add_post(410, BOB, body=f"![]({base}{name.upper().replace('-', '')}.{extension})")
+    lemmy.add_post(411, ALICE, url=f"{base}%{ord(mine[0]):02x}{mine[1:]}", thumbnail_url=lemmy.address(OTHER))
+
+    trace = traced(lemmy, mine)
+
+    assert {("post", 410, "body"), ("post", 411, "url")} <= shown(trace)
+    assert [(copy.alias, copy.post) for copy in trace.copies] == [(OTHER, 411)]
+    assert any("addresses written in unusual ways" in limit for limit in trace.limits)
+
+
 def test_a_remote_picture_is_found_by_its_address_and_by_its_proxied_one(lemmy: FakeLemmy) -> None:
     proxy = f"{lemmy.base}/api/{'v4/image/proxy' if lemmy.new else 'v3/image_proxy'}?url={quote(ORIGIN, safe='')}"
     lemmy.add_post(410, BOB, url=proxy)
