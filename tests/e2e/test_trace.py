@@ -114,3 +114,23 @@ def test_what_lemmy_deletes_is_in_the_vault_before_it_is_asked_to(home: Home) ->
         verified = home.run("verify", "--json")
         assert verified.last["disagree"] == 0
         assert "no record" not in verified.out
+
+
+def test_a_picture_that_pict_rs_has_lost_is_not_said_to_be_in_reach(home: Home) -> None:
+    with running_pictrs() as pictrs, acting_lemmy("0.19", pictrs) as lemmy:
+        pictrs.put(b"a picture", alias=ALIAS)
+        home.settings["FEDIWARDEN_LEMMY__URL"] = lemmy.url
+        token = secret_file(home, "lemmy.toml", f'jwt = "{ADMIN_JWT}"')
+        home.settings["FEDIWARDEN_LEMMY__CREDENTIALS"] = home.settings["FEDIWARDEN_LEMMY__KEEPER_CREDENTIALS"] = token
+        home.add_store(
+            "media", url=f"pictrs://127.0.0.1:{pictrs.port}", credentials=secret_file(home, "p.toml", f'api_key = "{KEY}"')
+        )
+        home.run("scan", expect=3)
+        asked = ("lemmy", "act", ALIAS, "--because", "a report", "--posts", "remove", "--json")
+
+        there = home.run(*asked)
+        pictrs.forget(ALIAS)
+        gone = home.run(*asked)
+
+    assert [line.partition(":")[0] for line in there.last["in_reach"]] == ["media"]
+    assert gone.last["in_reach"] == []
