@@ -431,6 +431,17 @@ def test_a_picture_is_found_in_texts_that_spell_it_in_markdowns_own_way(database
     assert missed == []
 
 
+def test_an_old_alias_that_is_no_uuid_is_found_with_encoded_signs_too(databases: dict[str, str]) -> None:
+    url = databases["0.19"]
+    run_sql(url, SPELLED_COMMENT["0.19"], {"number": 0, "url": "https://lemmy.example/pictrs/image/%61XbYc%2epng"})
+    try:
+        found = places(traced(url, "aXbYc.png", urls=("https://img.example/x.png",)))
+    finally:
+        run_sql(url, "DELETE FROM comment WHERE id = 580")
+
+    assert ("comment", 580, "content") in found
+
+
 def test_another_spelling_of_another_alias_is_not_meant(databases: dict[str, str]) -> None:
     url = databases["0.19"]
     others = ("AAAAAAAA-0000-4000-8000-000000000001.png", "zAAAAAAAA-0000-4000-8000-000000000001.jpeg", f"{ALIAS}x")

@@ -41,3 +41,12 @@ def test_a_proxied_address_of_an_unusual_spelling_is_met() -> None:
     inner = "https%3A%2F%2Flemmy.example%2Fpictrs%2Fimage%2F0190cb31%252Dabcd-4000-8000-00000000000%2566.webp"
 
     assert matcher([ALIAS], [], cut_at_ampersand=False).meets(f"https://far.example/api/v4/image/proxy?url={inner}")
+
+
+def test_an_old_alias_that_is_no_uuid_is_met_with_encoded_signs_and_in_its_own_case_only() -> None:
+    asked = matcher(["aXbY.c_1.png"], [], cut_at_ampersand=True)
+    base = "https://lemmy.example/pictrs/image/"
+
+    assert asked.meets(f"{base}a%58bY%2Ec%5f1.png")
+    assert asked.meets(f"{base}aXbY.c\\_1.png")
+    assert not asked.meets(f"{base}axby.c_1.png")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.platforms.lemmy.model import Community, Copy, Person, Session, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.queries import OLDEST, Column, Search, searches, statements
-from fediwarden.platforms.lemmy.wanted import ENCODED, canonical, own_alias, wanted, whole_addresses, without_hyphens
+from fediwarden.platforms.lemmy.wanted import canonical, own_alias, wanted, whole_addresses
 from fediwarden.platforms.postgres import SIGNS, check_address
 
 if TYPE_CHECKING:
@@ -216,9 +216,8 @@ class Database:
             "like": list(search.like),
             "exact": search.exact,
             "equal": list(whole_addresses(hosts, aliases, urls)),
-            "encoded": ENCODED,
+            "encoded": search.encoded,
         }
-        spelled = any(map(without_hyphens, aliases))
         questions: list[_Question] = []
         last: list[_Question] = []  # these go through whole tables, and take no time from the others
         for place in searches(version):
@@ -230,7 +229,7 @@ class Database:
             plain = tuple(column for column in inside if not column.trigram)
             by_trigram = tuple(column for column in inside if column.trigram)
             questions += [_Question(place, whole, equal=True), _Question(place, plain, whole), _Question(place, by_trigram)]
-            last += [_Question(place, tuple(inside), encoded=True)] if spelled else []
+            last += [_Question(place, tuple(inside), encoded=True)] if search.encoded else []
         found: dict[tuple[UseKind, int, str, str], Use] = {}
         split: list[_Question] = []  # to be asked again column by column, after everything else had its turn
         for several in (True, False):

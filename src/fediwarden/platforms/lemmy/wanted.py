@@ -10,7 +10,9 @@ PROXIES = ("/api/v3/image_proxy", "/api/v4/image/proxy")
 _UUID = re.compile(
     r"(?:urn:uuid:|\{)?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?", re.IGNORECASE
 )
-ENCODED = r"%(25)*(2[dD]|3[0-9]|[46][1-6])|&#|\\-"  # a text that may spell a UUID's sign in another way: %61, &#97;, \-
+# what a text contains that spells an alias in another way, %61, &#97;, \-: that of a UUID, and that of any other name
+_UUID_ENCODED = r"%(25)*(2[dD]|3[0-9]|[46][1-6])|&#|\\-"
+_NAME_ENCODED = r"%(25)*(2[dDeE]|3[0-9]|[4-7][0-9a-fA-F])|&#|&period;|\\[-._]"
 _ENTITIES = {"/": "sol", ".": "period", "{": "lcub", "}": "rcub", ":": "colon"}
 _END_HERE = r"[\]\[\s)\"'<>#\\]"  # the same in Python's words
 END = r"[][\s)\"'<>#\\]"  # what may follow an address in markdown, besides the end of the text
@@ -22,6 +24,7 @@ class Wanted:
 
     like: tuple[str, ...]
     exact: str
+    encoded: str = ""  # what a text has, besides, that is found by no pattern; "" where only remote pictures are asked for
 
 
 def canonical(alias: str) -> str:
@@ -46,13 +49,15 @@ def without_hyphens(alias: str) -> str:
 def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: bool) -> Wanted:
     """What to search for.
 
-    An alias that is a UUID is meant in every spelling that pict-rs reads; the patterns in `like` are without regard to case, and miss only
-    those in which signs are encoded (`ENCODED`). An alias stands behind a slash, so that one which ends like another is not meant; that slash is encoded where Lemmy
-    proxies one of its own addresses. A remote picture stands there as it is, or encoded in a proxy's address.
+    An alias is meant however its signs are encoded, and one that is a UUID in every spelling that pict-rs reads. The patterns in `like`
+    are without regard to case, and miss only what `encoded` meets. An alias stands behind a slash, so that one which ends like another is
+    not meant; that slash is encoded where Lemmy proxies one of its own addresses. A remote picture stands there as it is, or encoded in a
+    proxy's address.
     `cut_at_ampersand`: Lemmy 0.19 hands addresses to pict-rs unencoded, which then knows them up to the first "&" only.
     """
     like: list[str] = []
     exact: list[str] = []
+    guard = _UUID_ENCODED if any(aliases) else ""
     for alias in filter(None, dict.fromkeys(aliases)):  # nothing would mean everything
         if plain := without_hyphens(alias):
             name = canonical(alias).partition(".")[0]
@@ -60,7 +65,8 @@ def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: boo
             exact.append(rf"{_any_spelling(canonical(alias))}(?:[?&]|%3F|{END}|$)")
             continue
         like += [f"%/{_escaped(alias)}%", f"%{_escaped('%2F' + alias)}%"]
-        exact.append(rf"(?:/|%2F){_literal(alias)}(?:[?&]|%3F|{END}|$)")
+        exact.append(rf"{_sign('/')}{''.join(map(_sign, alias))}(?:[?&]|%3F|{END}|$)")
+        guard = _NAME_ENCODED
     for url in filter(None, dict.fromkeys(urls)):
         encoded = quote(url, safe="")
         for text in dict.fromkeys((url, encoded)):
@@ -69,7 +75,7 @@ def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: boo
         encoded_end = "[&]|%26|" if cut_at_ampersand else "[&]|"
         exact.append(rf"{_literal(url)}(?:{plain_end}{END}|$)")
         exact.append(rf"{_literal(encoded)}(?:{encoded_end}{END}|$)")
-    return Wanted(tuple(like), "|".join(f"(?:{part})" for part in exact))
+    return Wanted(tuple(like), "|".join(f"(?:{part})" for part in exact), guard)
 
 
 def whole_addresses(hosts: Collection[str], aliases: Sequence[str], urls: Sequence[str]) -> tuple[str, ...]:
