@@ -203,6 +203,20 @@ def test_a_cached_picture_of_another_lemmy_is_no_alias_of_ours(desk: Desk) -> No
     assert ALIAS in subject.aliases
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        ALIAS.upper().replace("JPEG", "jpeg"),
+        ALIAS.replace("-", ""),
+        f"https://lemmy.example/pictrs/image/%{ord(ALIAS[0]):02x}{ALIAS[1:]}",
+    ],
+)
+def test_an_alias_may_be_named_in_any_spelling_that_pict_rs_reads(desk: Desk, text: str) -> None:
+    subject = desk.tracing().subject(text)
+
+    assert (subject.aliases, subject.suspected) == ((ALIAS,), "suspected: a rule")
+
+
 def test_pict_rs_is_asked_for_further_names_and_its_silence_is_told(desk: Desk) -> None:
     more = desk.tracing(Pictrs((ALIAS, "another.png"))).subject("bad")
     silent = desk.tracing(Pictrs(down=True)).subject("bad")

@@ -18,7 +18,7 @@ from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256, StoreName
 from fediwarden.platforms.lemmy.acting import PLATFORM, Deed, Done, Plan, Step
 from fediwarden.platforms.lemmy.api import Api, Json, NotThere
-from fediwarden.platforms.lemmy.wanted import alias_of, canonical
+from fediwarden.platforms.lemmy.wanted import alias_of
 from fediwarden.vault import Vault
 
 PICTURES = StoreName("lemmy")  # stands for a store in the manifests of pictures that were sealed before Lemmy deleted them
@@ -208,7 +208,7 @@ class Evidence:
                         notes[f"Lemmy fetches {address} before it purges {step.target}: its server learns of that"] = None
                 return {_last(address): address for address in addresses if _last(address)}
             case Deed.TAKE if step.kind != "emoji":
-                return {canonical(step.value.rsplit("/", 1)[-1]): step.value}
+                return {alias_of(step.value.rsplit("/", 1)[-1]): step.value}
             case Deed.IMAGE:
                 return {step.target: step.target}
             case Deed.BAN_DATA:
