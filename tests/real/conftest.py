@@ -1,5 +1,7 @@
 """Real pict-rs in every version that was built and every set-up, homes beside them, and the table of what held."""
 
+import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -90,24 +92,17 @@ def beside(new_home: Callable[..., Home], s3: S3Server) -> Beside:
     return make
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note what each row of the table came to."""
-    report = yield
-    if report.when == "call" or report.failed:
-        name, _, params = item.name.partition("[")
-        words = name.removeprefix("test_").replace("_", " ")
-        ROWS[words][params.rstrip("]")] = {"passed": "ok", "failed": "FAILED", "skipped": "-"}[report.outcome]
-    return report
-
-
-def pytest_sessionfinish() -> None:
-    """Write the table where bench/RESULTS.md takes it from."""
-    if not ROWS:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what each row of the table came to, and write it where bench/RESULTS.md takes it from; a run may be cut off."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not (report.when == "call" or report.failed):
         return
-    columns = sorted({column for row in ROWS.values() for column in row})
+    name, _, column = report.nodeid.rpartition("::")[2].partition("[")
+    column = column.rstrip("]")
+    match = re.fullmatch(rf"(.*?(?:{'|'.join(SETUPS)}))-(.+)", column)  # one more thing that a test is tried with
+    words = name.removeprefix("test_").replace("_", " ") + ("" if match is None else f" ({match[2]})")
+    ROWS[words][column if match is None else match[1]] = {"passed": "ok", "failed": "FAILED", "skipped": "-"}[report.outcome]
+    columns = sorted({one for row in ROWS.values() for one in row})
     lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
-    lines += [f"| {words} | " + " | ".join(row.get(column, "") for column in columns) + " |" for words, row in ROWS.items()]
+    lines += [f"| {row} | " + " | ".join(told.get(one, "") for one in columns) + " |" for row, told in ROWS.items()]
+    PLACE.mkdir(parents=True, exist_ok=True)
     (PLACE / "table.md").write_text("\n".join(lines) + "\n")
