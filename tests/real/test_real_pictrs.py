@@ -74,7 +74,7 @@ def test_every_format_passes_the_gate_and_is_on_its_record_under_the_hash_that_p
     pictrs: RealPictrs, beside: Beside
 ) -> None:
     home = beside(pictrs)
-    with running_gate(home, store="media") as gate:
+    with running_gate(home, store="media", deadline_seconds=25) as gate:
         gated(home, pictrs, gate)
 
         taken = uploaded(pictrs)
@@ -93,7 +93,7 @@ def test_bytes_that_were_looked_at_are_known_and_suspected_ones_are_refused_and_
 ) -> None:
     home = beside(pictrs)
     good = still("png", 64, 48, 77)
-    with running_gate(home, store="media") as gate:
+    with running_gate(home, store="media", deadline_seconds=25) as gate:
         gated(home, pictrs, gate)
 
         first, again, bad, once_more = (
@@ -117,7 +117,7 @@ def test_bytes_that_were_looked_at_are_known_and_suspected_ones_are_refused_and_
 def test_the_drill_at_the_gate_proves_the_road_through_pict_rs_and_fails_without_it(pictrs: RealPictrs, beside: Beside) -> None:
     home = beside(pictrs)
     suspecting(home, "tiff")  # every format that a drill sends is to pass
-    with running_gate(home, store="media") as gate:
+    with running_gate(home, store="media", deadline_seconds=25) as gate:
         home.run("drill", "gate", "--json", expect=3)  # pict-rs asks nobody
         gated(home, pictrs, gate)
 
@@ -216,7 +216,7 @@ def test_a_restore_passes_the_gate_and_the_same_bytes_do_not_afterwards_unless_i
     stored, key = pictrs.data(alias), pictrs.named(alias)
     home.run("scan", expect=1)
     home.run("apply", "--yes")
-    with running_gate(home, store="media") as gate:
+    with running_gate(home, store="media", deadline_seconds=25) as gate:
         gated(home, pictrs, gate)
         assert pictrs.upload(BAD, "image/gif").code == "failed-external-validation"
 
