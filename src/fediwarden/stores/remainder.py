@@ -201,9 +201,8 @@ class PlatformFirst:
         files = [key for key in place.facts.get("identifiers", "").split("\n") if key not in ("", item.motion)]
         for key in dict.fromkeys((ref.key, *files)):
             if not self._gone_within(key):
-                with suppress(
-                    Gone
-                ):  # the same bytes twice, or a job of pict-rs failed: no row of it is left that means this file
+                # the same bytes twice, or a job of pict-rs failed: no row of it is left that means this file
+                with suppress(Gone):
                     self._keeper.remove(self._keeper.stat(key), sha256)
         return self._place(ref.key, {**facts_of(item), **place.facts})
 
