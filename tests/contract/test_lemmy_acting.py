@@ -305,6 +305,15 @@ def test_icons_banners_emoji_and_taglines_are_taken_away_and_texts_keep_the_rest
     assert yard.unsealed(PICTURE)
 
 
+def test_a_tagline_that_ends_with_the_picture_s_address_takes_nothing_from_pict_rs(yard: Yard) -> None:
+    yard.lemmy.taglines = [f"see {yard.lemmy.address(ALIAS)}"]
+
+    sealed, done = yard.act(Choice(texts=True))
+
+    assert (sealed, [(each.problem, each.step.act) for each in done]) == ([], [("", "take away tagline")])
+    assert yard.lemmy.taglines == []
+
+
 def test_a_community_s_banner_is_left_to_a_person_where_the_call_for_it_would_take_the_icon(yard: Yard) -> None:
     dressed(yard)
 

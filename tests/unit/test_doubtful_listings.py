@@ -209,7 +209,7 @@ def test_a_store_whose_files_went_away_is_down_though_it_lists_everything_unchan
 
     assert tally.skipped == 30
     assert str(tally.stores_down[core.store.name]) == "memory: pict-rs lists its objects and cannot read their files"
-    assert asked == ["prove 00000", "prove 00015", "prove 00029"]
+    assert asked == ["prove 00029", "prove 00015", "prove 00000"]
 
 
 def test_a_store_that_does_not_hand_out_what_it_lists_is_down_with_its_own_words() -> None:
@@ -222,7 +222,7 @@ def test_a_store_that_does_not_hand_out_what_it_lists_is_down_with_its_own_words
     assert "hands none of them out: it is broken" in str(down)
 
 
-def test_one_file_that_can_be_read_or_one_that_was_fetched_speaks_for_the_store() -> None:
+def test_one_old_file_that_can_be_read_speaks_for_the_store() -> None:
     core = Core(Apart("memory", many(30)))
     core.scan()
     asked: list[str] = []
@@ -230,12 +230,21 @@ def test_one_file_that_can_be_read_or_one_that_was_fetched_speaks_for_the_store(
 
     core.store.before = lambda step, key: None if key == "00015" else lost(step, key)
     assert core.scan().stores_down == {}
-    assert asked == ["prove 00000"]
-    asked.clear()
+    assert asked == ["prove 00029"]
+
+
+@pytest.mark.parametrize(("count", "down"), [(1, False), (2, True), (30, True)])
+def test_new_files_that_can_be_read_do_not_speak_for_the_old_ones(count: int, down: bool) -> None:
+    core = Core(Apart("memory", many(count)))
+    core.scan()
     core.store.put("new", b"dark, new")
+    lost = away([])
     core.store.before = lambda step, key: None if step == "fetch" else lost(step, key)
-    assert core.scan().stores_down == {}
-    assert asked == []
+
+    tally = core.scan()
+
+    assert tally.fetched == 1
+    assert ["not those that it had before" in str(problem) for problem in tally.stores_down.values()] == [True] * down
 
 
 @pytest.mark.parametrize(("count", "again"), [(10, True), (3, False), (1, False)])

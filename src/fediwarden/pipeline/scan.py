@@ -245,14 +245,14 @@ class Scan:
         self._record_until(run, progress, lambda: not feeder.is_alive() and self.tally.done == self.tally.listed)
 
     def _prove(self, readers: Sequence[Reader]) -> None:
-        """Nothing was fetched from a store: then nothing has shown that its files can be read, however well it lists."""
+        """Ask a store for a few of the files that were fetched in an earlier run: that it lists well does not show that it reads them."""
         for reader in readers:
             store = reader.name
             lost, fetched = self._health.in_all(store)
-            if self._partial or self._stop.is_set() or fetched or store in self.tally.stores_down:
+            if self._partial or self._stop.is_set() or store in self.tally.stores_down:
                 continue
             known = self._unchanged[store].refs if store in self._unchanged else []
-            problem = unreadable(reader, known) if isinstance(reader, Proving) else None
+            problem = unreadable(reader, known, fetched=fetched > 0) if isinstance(reader, Proving) else None
             if problem is None and not known and all_lost(self._listed[store], lost, fetched):
                 problem = reads_nothing(store)
             if problem is not None:

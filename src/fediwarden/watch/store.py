@@ -17,7 +17,7 @@ from threading import Event, Lock
 import structlog
 
 from fediwarden.backoff import Backoff
-from fediwarden.errors import Unreached
+from fediwarden.errors import Lost, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Blob, ObjectRef, RunId, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan, Spread, Tally, conclude, unreadable
@@ -159,6 +159,7 @@ class StoreWatch:
         self.asking = False  # whether arrivals wait for the store's answer, and so hold nothing that could be lost
         # gaps
         self._fetched = False  # something was, since the last sweep began
+        self._lost_the_old = False  # what is new can be read, and what was there before not; only another sweep ends it
         self._down = False  # it tells what is new, and hands nothing out
         self._claims = _Claims()
         self._hurry = Event()  # there is something for the gaps at once
@@ -537,12 +538,11 @@ class StoreWatch:
         self._close_sweep(sweep, "not believed" if doubt is not None else "files not read")
 
     def _unreadable(self, sweep: _Sweep) -> str:
-        """Why the store can read none of the files that it lists; asked where nothing was fetched since the sweep began."""
-        if self._fetched or not isinstance(self._asking, Proving):
-            problem = None
-        else:
-            problem = unreadable(self._asking, sweep.unchanged.refs)
+        """Why the store can read none of the files that it had before; "" where it reads one of them."""
+        known = sweep.unchanged.refs
+        problem = unreadable(self._asking, known, fetched=self._fetched) if isinstance(self._asking, Proving) else None
         words = "" if problem is None else str(problem)
+        self._lost_the_old = isinstance(problem, Lost)
         self._bench.board.store(self.name, unreadable=words)
         return words
 
@@ -642,7 +642,8 @@ class StoreWatch:
             tally = scan.run(run, [reader], progress)
         if tally.fetched:
             self._fetched = True
-            bench.board.store(self.name, unreadable="")
+            if not self._lost_the_old:
+                bench.board.store(self.name, unreadable="")
         return tally
 
     def _its_run(self) -> RunId:

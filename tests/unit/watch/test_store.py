@@ -646,6 +646,28 @@ def test_a_store_whose_files_went_away_is_said_to_be_blind_until_one_can_be_read
     assert watching.board.blind == []
 
 
+def test_new_files_that_arrive_where_the_old_ones_are_not_keep_it_blind_until_those_are_back() -> None:
+    watching = Watching(ApartStore())
+    for number in range(20):
+        watching.upload(b"dark %d" % number, number)
+    watching.fill()
+    watching.pass_time(hours=25)
+    old = set(watching.store.objects)
+    watching.store.before = lambda step, key: without_files(step, key) if key in old else None
+    watching.upload(b"dark, new", 25 * 60)
+    watching.fill()
+
+    watching.upload(b"dark, newer", 25 * 60 + 1)
+    watching.pass_time(minutes=2)
+    watching.watch.round()
+
+    assert "not those that it had before" in watching.board.blind[0]
+    watching.store.before = None
+    watching.pass_time(hours=25)
+    watching.fill()
+    assert watching.board.blind == []
+
+
 def test_a_new_file_that_is_handed_out_ends_that_at_once() -> None:
     watching = Watching(ApartStore())
     watching.upload(b"dark")

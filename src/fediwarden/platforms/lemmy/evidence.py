@@ -207,7 +207,7 @@ class Evidence:
                     if urlsplit(address).hostname != self._own:
                         notes[f"Lemmy fetches {address} before it purges {step.target}: its server learns of that"] = None
                 return {_last(address): address for address in addresses if _last(address)}
-            case Deed.TAKE if step.kind != "emoji":
+            case Deed.TAKE if step.kind not in ("emoji", "tagline"):  # with those Lemmy asks pict-rs for nothing
                 return {alias_of(step.value.rsplit("/", 1)[-1]): step.value}
             case Deed.IMAGE:
                 return {step.target: step.target}
