@@ -84,7 +84,7 @@ watch-soak: ## memory, files and threads of a watch under load, and what idling 
 .PHONY: real
 real: ## everything about pict-rs beside the real one, in the versions of scripts/real.sh (builds them at first: as root, half an hour)
 	scripts/real.sh
-	$(BIN)/python -m pytest tests/real -q $(if $(ONLY),-k "$(ONLY)")
+	$(BIN)/python -m pytest tests/real -n 2 -q $(if $(ONLY),-k "$(ONLY)")
 
 .PHONY: fuzz-gate
 fuzz-gate: ## throw broken requests at a running gate (SECONDS=600)
