@@ -99,6 +99,15 @@ def hash_of(data: bytes, content_type: str, *, animated: bool = False) -> bytes:
     return hashlib.sha256(data).digest() + len(data).to_bytes(6, "big") + bytes([number])
 
 
+def as_kept(alias: str) -> bytes:
+    """An alias as pict-rs keeps it, by which sled and fjall order aliases: the sixteen bytes of a UUID before its ending."""
+    name, dot, ending = alias.partition(".")
+    try:
+        return UUID(name).bytes + (dot + ending).encode()
+    except ValueError:
+        return alias.encode()
+
+
 class Refusal(Exception):
     """An answer that is no success."""
 
@@ -662,8 +671,8 @@ class FakePictrs:
         return {"blurhash": row.blurhash} | row.details
 
     def names(self, row: Row) -> list[str]:
-        """Its aliases in the order in which they are told: by name with sled and fjall, and as they come with PostgreSQL."""
-        return list(row.aliases) if self.repo == "postgres" else sorted(row.aliases)
+        """Its aliases in the order in which they are told: as they are kept with sled and fjall, and as they come with PostgreSQL."""
+        return list(row.aliases) if self.repo == "postgres" else sorted(row.aliases, key=as_kept)
 
     def stored(self, row: Row) -> bytes:
         """The bytes of an original. Raises: Refusal, where the file is lost."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import pytest
+from tests.support.fake_pictrs import as_kept
 from tests.support.media_makers import movie, scene, still, truncated
 
 from fediwarden.errors import Gone, Lost, Refused
@@ -294,7 +295,8 @@ class PictrsPromises:
         assert imported.told["files"][0]["file"] == "by hand.png"
         names = sorted([first, second, "by hand.png"])
         told = ask(rig, "GET", f"/internal/aliases?alias={second}").told["aliases"]
-        assert (sorted(told) if rig.repository == "postgres" else told) == names
+        assert sorted(told) == names
+        assert rig.repository == "postgres" or told == sorted(told, key=as_kept)
         assert sorted(server.aliases("by hand.png")) == names
         assert len(page(rig, limit=10)["hashes"]) == 2
         assert ask(rig, "POST", "/internal/delete?alias=by%20hand.png").status == 200
