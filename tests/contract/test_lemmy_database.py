@@ -369,6 +369,7 @@ SPELLINGS = {
     "all of it encoded": "".join(f"%{ord(sign):02x}" for sign in ALIAS),
     "an encoded dot": "aaaaaaaa-0000-4000-8000-000000000001%2Ejpeg",
     "urn": "urn:uuid:aaaaaaaa-0000-4000-8000-000000000001.jpeg",
+    "urn in upper case": "URN:UUID:AAAAAAAA-0000-4000-8000-000000000001.jpeg",
     "braces": "{aaaaaaaa-0000-4000-8000-000000000001}.jpeg",
     "encoded braces": "%7Baaaaaaaa-0000-4000-8000-000000000001%7D.jpeg",
 }

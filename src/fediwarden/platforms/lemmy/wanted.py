@@ -144,7 +144,8 @@ def _any_spelling(alias: str) -> str:
     """
     name, dot, extension = alias.partition(".")
     digits = [f"{_sign('-')}?" if sign == "-" else _sign(sign, any_case=True) for sign in name]
-    before = f"(?:{_sign('{')}|{''.join(map(_sign, 'urn'))}{_sign(':')}{''.join(map(_sign, 'uuid'))}{_sign(':')})?"
+    urn = "".join(_sign(sign, any_case=sign.isalpha()) for sign in "urn:uuid:")  # pict-rs 0.5.25 reads it in any case
+    before = f"(?:{_sign('{')}|{urn})?"
     return f"{_sign('/')}{before}{''.join(digits)}{_sign('}')}?{''.join(map(_sign, dot + extension))}"
 
 
