@@ -314,6 +314,37 @@ def test_a_tagline_that_ends_with_the_picture_s_address_takes_nothing_from_pict_
     assert yard.lemmy.taglines == []
 
 
+@pytest.mark.parametrize("yard", ["0.19"], indirect=True)  # what 1.0 does with such an icon was not seen
+@pytest.mark.parametrize(
+    "end", ["0190cb31-ABCD-4000-8000-00000000000f.jpeg", "0190cb31-abcd-4000-8000-00000000000f.jpeg?format=webp"]
+)
+def test_an_icon_whose_alias_is_spelled_otherwise_takes_nothing_from_pict_rs_and_is_no_failure(yard: Yard, end: str) -> None:
+    uuid = "0190cb31-abcd-4000-8000-00000000000f.jpeg"
+    yard.pictrs.put(PICTURE, alias=uuid)
+    yard.lemmy.images.append((uuid, ALICE, None))
+    yard.lemmy.site = {"icon": yard.lemmy.address(end)}
+    trace = replace(yard.trace(), aliases=(uuid,), uploads=(Upload(uuid, None, ALICE),))
+
+    made = yard.plan(Choice(icons=True), trace)
+    sealed, done = yard.act(Choice(icons=True), trace=trace)
+
+    assert [step.words.partition(":")[0] for step in made.steps] == ["its picture stays in pict-rs"]
+    assert (sealed, [each.problem for each in done]) == ([], [""])
+    assert "icon" not in yard.lemmy.site
+    assert yard.pictrs.data(uuid) == PICTURE
+
+
+def test_lemmy_s_row_about_an_upload_is_left_unless_an_icon_takes_it(yard: Yard) -> None:
+    yard.lemmy.images = [(ALIAS, ALICE, None)]
+    yard.lemmy.site = {"icon": yard.lemmy.address(ALIAS)}
+
+    kept = [line for line in yard.plan(Choice("remove")).left if "row about the upload" in line]
+    taken = [line for line in yard.plan(Choice(icons=True)).left if "row about the upload" in line]
+
+    assert kept == ["Lemmy 0.19 keeps its row about the upload, which names the uploader: only in its database"][yard.lemmy.new :]
+    assert taken == []
+
+
 def test_a_community_s_banner_is_left_to_a_person_where_the_call_for_it_would_take_the_icon(yard: Yard) -> None:
     dressed(yard)
 

@@ -19,7 +19,7 @@ from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256
 from fediwarden.platforms.lemmy.api import Api, NotThere, Report
 from fediwarden.platforms.lemmy.model import Person, Trace, UseKind
 from fediwarden.platforms.lemmy.places import PICTURES, TEXTS, Place, without
-from fediwarden.platforms.lemmy.wanted import Matcher, matcher
+from fediwarden.platforms.lemmy.wanted import Matcher, alias_of, matcher
 
 PLATFORM = "lemmy"
 REASON = "against the rules of this server"  # stands in the public moderation log and travels: it accuses nobody
@@ -105,6 +105,7 @@ class Step:
     field: str = ""  # the column: "icon", "sidebar"
     value: str = ""  # what stands there now
     text: str = ""  # what shall stand there
+    alias: str = ""  # of an icon or banner: what Lemmy has pict-rs delete with it; "" where it asks for nothing
 
     @property
     def act(self) -> str:
@@ -221,7 +222,7 @@ def plan(
             else:
                 steps.append(Step(Deed.MESSAGE, "person", number, target))
     emptied = {step.number for step in steps if step.deed is Deed.BAN_DATA}
-    left += _left(trace, handled, places, emptied)
+    left += _left(trace, handled, places, emptied, {step.alias for step in steps})
     return Plan(
         tuple(steps), tuple(already), tuple(left), choice.message, choice.reason, tuple(_notes(trace, choice.reason, steps))
     )
@@ -242,7 +243,11 @@ def _at(place: Place, asked: Matcher, version: str, known: Callable[[str], tuple
             return f"{where} ({BETA_BANNER})"
         if version == "1.0" and known is not None and not known(place.value.rsplit("/", 1)[-1]):
             return f"{where} ({PICTRS_LOST_IT})"
-        return replace(step, words="Lemmy has pict-rs delete this alias")
+        alias = place.value.rsplit("/", 1)[-1]
+        # 0.19 looks for its row about the upload by these very signs, and asks pict-rs for what it finds there
+        if version == "0.19" and alias != alias_of(alias.partition("?")[0]):
+            return replace(step, words="its picture stays in pict-rs: Lemmy does not know it as it is spelled there")
+        return replace(step, alias=alias_of(alias), words="Lemmy has pict-rs delete this alias")
     text = without(place.value, asked)
     if text is None:
         return f"{where} ({NOT_CUT})"
@@ -260,7 +265,7 @@ def _plan_image(
         left.append("the picture itself: Lemmy 0.19 has no call for it; `fediwarden apply` hides it")
         return
     met: set[str] = set()
-    taken = {step.value.rsplit("/", 1)[-1] for step in steps if step.deed is Deed.TAKE and step.field in PICTURES}
+    taken = {step.alias for step in steps}
     for alias in trace.aliases:
         if alias in met:
             continue
@@ -369,10 +374,12 @@ _OFFERED = {
 }
 
 
-def _left(trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Place], emptied: Collection[int]) -> Iterator[str]:
+def _left(
+    trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Place], emptied: Collection[int], taken: Collection[str]
+) -> Iterator[str]:
     """What shows the picture besides posts and comments, and is neither planned nor said to be done by hand already.
 
-    `emptied`: accounts whose profile and messages go with a ban.
+    `emptied`: accounts whose profile and messages go with a ban. `taken`: aliases that go with an icon, and Lemmy's rows about them.
     """
     handled = set(handled)
     for use in trace.uses:
@@ -392,8 +399,8 @@ def _left(trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Pla
             yield f"{place.kind} {place.target}: {place.field} ({_offer(place.kind, place.field)})"
     if any(use.kind is UseKind.REPORT for use in trace.uses):
         yield "copies in reports stay until what was reported is purged"
-    if trace.version == "0.19" and trace.uploads:
-        yield "Lemmy 0.19 keeps its row about the upload, which names the uploader and leads to no picture any more"
+    if trace.version == "0.19" and any(upload.alias not in taken for upload in trace.uploads):
+        yield "Lemmy 0.19 keeps its row about the upload, which names the uploader: only in its database"
 
 
 def _offer(kind: str, field: str) -> str:

@@ -207,8 +207,8 @@ class Evidence:
                     if urlsplit(address).hostname != self._own:
                         notes[f"Lemmy fetches {address} before it purges {step.target}: its server learns of that"] = None
                 return {_last(address): address for address in addresses if _last(address)}
-            case Deed.TAKE if step.kind not in ("emoji", "tagline"):  # with those Lemmy asks pict-rs for nothing
-                return {alias_of(step.value.rsplit("/", 1)[-1]): step.value}
+            case Deed.TAKE if step.alias:  # with an emoji or a tagline Lemmy asks pict-rs for nothing
+                return {step.alias: step.value}
             case Deed.IMAGE:
                 return {step.target: step.target}
             case Deed.BAN_DATA:
