@@ -56,7 +56,7 @@ def test_what_is_hidden_is_purged_with_its_variants_and_comes_back_under_its_ali
 
     key = owed["key"]
     assert "only the vault holds" in guarded.run("restore", key, expect=4).err
-    back = guarded.run("restore", key, "--identity", guarded.identities[0], "--json")
+    back = guarded.run("restore", "bad.gif", "--identity", guarded.identities[0], "--json")
     assert "Delete tokens that were given out no longer work" in back.err
     assert "Lemmy" not in back.err  # none is configured
     assert (back.last["outcome"], back.last["altered"]) == ("restored", None)

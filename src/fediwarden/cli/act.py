@@ -342,7 +342,7 @@ def _tell(done: Result, radius: Radius, original: Owed | None, *, json: bool) ->
 
 def restore(
     keys: list[str] = typer.Argument(
-        ..., metavar="KEY...", help="The objects to put back, as `fediwarden list --hidden` names them."
+        ..., metavar="KEY...", help="The objects to put back, by key, SHA-256, alias or other name."
     ),
     store: str = typer.Option("", "--store", help="The store, where one key is hidden in several."),
     sha256: str = typer.Option(
@@ -367,6 +367,7 @@ def restore(
     Exit code 5 if a store could not be reached, 3 if one could not be restored.
     """
     app = build()
+    keys = [key for name in keys for key in _named(app, name)]
     hidden = [event for key in keys if (event := _find(app, key, store, sha256, json=json)) is not None]
     along = [event for event in _copies_of(app, keys, hidden) if event not in hidden]
     if along:
@@ -407,6 +408,12 @@ def restore(
     if unreached:
         return Exit.UNREACHED
     return Exit.NOT_SCANNED if failed else Exit.OK
+
+
+def _named(app: App, name: str) -> list[str]:
+    """The keys of the objects that a person means, those that are hidden before others; the name itself where nothing has it."""
+    found = means(app, name)
+    return list(dict.fromkeys(entry.ref.key for entry in [each for each in found if each.hidden] or found)) or [name]
 
 
 def _copies_of(app: App, keys: Sequence[str], hidden: Sequence[DeedEvent]) -> list[DeedEvent]:
