@@ -56,6 +56,7 @@ def test_acting_in_lemmy_shows_its_plan_first_and_does_then_what_it_said(home: H
         plan = home.run(*asked, "--json")
         steps = ["resolve report", "resolve report", "remove post", "remove post", "ban person"]
         assert [step["act"] for step in plan.last["plan"]] == steps
+        assert plan.last["limits"] == home.run("trace", ALIAS, "--because", "a report", "--json").last["limits"]
         assert not any(post["removed"] for post in lemmy.posts.values())
 
         unasked = home.run(*asked, "--apply", expect=2)
@@ -63,6 +64,7 @@ def test_acting_in_lemmy_shows_its_plan_first_and_does_then_what_it_said(home: H
         assert not any(post["removed"] for post in lemmy.posts.values())
 
         done = home.run(*asked, "--apply", "--yes")
+        assert "not asked: sessions with their addresses" in done.err
         assert done.out.count("done: ") == len(steps)
         assert {number for number, post in lemmy.posts.items() if post["removed"]} == {401, 403}
         assert lemmy.persons[101]["banned"] is True

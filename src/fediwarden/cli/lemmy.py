@@ -1,5 +1,6 @@
 """`lemmy grants` and `lemmy act`: the rights that a trace needs, and acting in Lemmy after sealing what it would delete; decides nothing."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import partial
 
@@ -136,7 +137,7 @@ def act(
                     known=shelf.aliases if shelf else None,
                 )
                 looked = evidence.look(made)
-                _tell_plan(made, looked, _in_reach(built, meant, shelf), json=json)
+                _tell_plan(made, looked, _in_reach(built, meant, shelf), (*meant.limits, *trace.limits), json=json)
                 if not apply:
                     if not json:
                         say("nothing was done; --apply does it")
@@ -212,7 +213,8 @@ def _number(made: Plan) -> str:
     return "1 step" if len(made.steps) == 1 else f"{len(made.steps)} steps"
 
 
-def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], *, json: bool) -> None:
+def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], limits: Sequence[str], *, json: bool) -> None:
+    """`limits`: what the trace behind it was not asked, so that no step can be about it."""
     notes = (*made.notes, *looked.notes)
     if json:
         emit(
@@ -223,6 +225,7 @@ def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], *, json: bool) -
                 "takes": [_take_json(take) for take in looked.takes],
                 "notes": list(notes),
                 "in_reach": in_reach,
+                "limits": list(limits),
             }
         )
         return
@@ -244,6 +247,8 @@ def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], *, json: bool) -
         result(f"already: {plain(line)}")
     for line in made.left:
         result(f"left: {plain(line)}")
+    for line in limits:
+        say(f"not asked: {plain(line)}")
     for line in notes:
         say(plain(line))
     for line in in_reach if not any(step.deed is Deed.IMAGE for step in made.steps) else ():
