@@ -100,6 +100,16 @@ def test_lists_every_content_once_newest_first_however_many_aliases_it_has(world
     assert next(ref for page in world.reader.newest() for ref in page).key == found[0]
 
 
+def test_a_page_of_what_is_new_is_one_request_whoever_is_asked(world: World) -> None:
+    world.fake.put(NOISE, alias="one.png")
+    assert list(world.reader.list())  # which also learns what it speaks with
+    before = world.reader.requests
+
+    assert len(next(iter(world.reader.list()))) == 1
+
+    assert world.reader.requests - before == 1
+
+
 def test_an_empty_pictrs_lists_nothing(world: World) -> None:
     assert list(world.reader.list()) == []
 

@@ -75,7 +75,7 @@ class PictrsReader:
 
     @property
     def requests(self) -> int:
-        """As `Reader.requests`; queries to pict-rs' database count as well."""
+        """As `Reader.requests`; questions to pict-rs' database count as well."""
         return self.server.requests
 
     def close(self) -> None:

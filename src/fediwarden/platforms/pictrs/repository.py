@@ -73,7 +73,7 @@ class Repository:
         self._seconds = seconds
         self._lock = RLock()
         self._connection: Connection[Any] | None = None
-        self.queries = 0
+        self.questions = 0  # one for each call, however many statements that is
 
     def __repr__(self) -> str:
         return "Repository()"  # the address may hold a password
@@ -110,13 +110,16 @@ class Repository:
         if "\0" in alias:
             return None
         rows = self._ask(_ALIASED, (_text(alias),))
-        return self.named(_raw(rows[0][0])) if rows else None
+        return next(iter(self._items(self._ask(_NAMED, ([rows[0][0]],), more=True))), None) if rows else None
 
     def resolve(self, identifiers: Sequence[str]) -> dict[str, tuple[str, Item]]:
         """What keys of the store behind are: "original", "motion" or "variant" of which content. Unknown ones are left out."""
         keys = [_text(key) for key in identifiers if "\0" not in key]
         rows = self._ask(_RESOLVED, {"keys": keys}) if keys else []
-        items = {item.key: item for item in self._items(self._ask(_NAMED, (list({row[2] for row in rows}),)))} if rows else {}
+        items = {}
+        if rows:
+            named = self._ask(_NAMED, (list({row[2] for row in rows}),), more=True)
+            items = {item.key: item for item in self._items(named)}
         found = ((row[0], row[1], _raw(row[2]).hex()) for row in rows)
         return {identifier: (kind, items[key]) for identifier, kind, key in found if key in items}
 
@@ -132,11 +135,11 @@ class Repository:
         aliases: dict[str, list[str]] = {}
         variants: dict[str, list[tuple[str, str]]] = {}
         proxied: dict[str, list[tuple[str, str]]] = {}
-        for name, alias in self._ask(_ALIASES, (hashes,)):
+        for name, alias in self._ask(_ALIASES, (hashes,), more=True):
             aliases.setdefault(name, []).append(alias)
-        for name, variant, identifier in self._ask(_VARIANTS, (hashes,)):
+        for name, variant, identifier in self._ask(_VARIANTS, (hashes,), more=True):
             variants.setdefault(name, []).append((variant, identifier))
-        for name, alias, url in self._ask(_PROXIED, (hashes,)):
+        for name, alias, url in self._ask(_PROXIED, (hashes,), more=True):
             proxied.setdefault(name, []).append((alias, url))
         return tuple(
             item_named(
@@ -152,9 +155,10 @@ class Repository:
             for name, identifier, motion, at, content_type, made in rows
         )
 
-    def _ask(self, query: LiteralString, parameters: Any) -> list[tuple[Any, ...]]:
+    def _ask(self, query: LiteralString, parameters: Any, *, more: bool = False) -> list[tuple[Any, ...]]:
+        """`more`: it belongs to the question before."""
         with self._lock, self._reaching():
-            self.queries += 1
+            self.questions += not more
             connection = self._open()
             try:
                 return connection.execute(query, parameters).fetchall()

@@ -177,8 +177,8 @@ class Server:
 
     @property
     def requests(self) -> int:
-        """Requests and queries sent so far."""
-        return self._requests + (self.repository.queries if self.repository else 0)
+        """Requests sent so far, and questions to the database."""
+        return self._requests + (self.repository.questions if self.repository else 0)
 
     def close(self) -> None:
         """Give back connections. May be called twice; a later call opens new ones."""
