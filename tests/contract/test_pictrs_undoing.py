@@ -396,3 +396,45 @@ def test_other_bytes_that_no_try_of_ours_imported_are_not_taken_for_ours(hidden:
     hidden.fake._clean_alias = lambda alias: None  # type: ignore[method-assign]
     with pytest.raises(Unreached, match="unfinished restore"):
         hidden.keeper.take_back(noted)
+
+
+# -- a pict-rs that dies over a purge forgets it, and the files are gone all the same ------------------------------------------
+
+
+def test_what_was_sealed_is_purged_though_its_file_is_lost(guarded: Guarded) -> None:
+    guarded.fake.before = refusing("/internal/purge", 500, "sled-error")
+    assert [result.outcome for result in guarded.apply()] == [Outcome.FAILED]
+    guarded.fake.before = lambda seen: None
+    guarded.fake.lose(ALIASES[0])
+
+    assert [result.outcome for result in guarded.apply()] == [Outcome.DONE]
+    assert guarded.fake.rows == {}
+
+
+def test_a_file_that_was_lost_before_it_was_sealed_stays_owed(guarded: Guarded) -> None:
+    guarded.fake.lose(ALIASES[0])
+
+    (result,) = guarded.apply()
+
+    assert (result.outcome, result.unreached) == (Outcome.FAILED, True)
+    assert len(guarded.fake.rows) == 1
+
+
+def test_what_is_hidden_comes_back_though_pict_rs_has_its_rows_again_without_a_file(hidden: Guarded) -> None:
+    for alias in ALIASES[:2]:
+        hidden.fake.put(BAD, "image/png", alias=alias)
+    hidden.fake.lose(ALIASES[0])
+
+    assert hidden.restore(hidden.key, with_key=True).outcome is Outcome.DONE
+    assert hidden.back == [BAD] * 3
+
+
+def test_rows_without_a_file_that_somebody_else_has_too_are_left_alone(hidden: Guarded) -> None:
+    for alias in (ALIASES[0], "theirs.png"):
+        hidden.fake.put(BAD, "image/png", alias=alias)
+    hidden.fake.lose(ALIASES[0])
+
+    result = hidden.restore(hidden.key, with_key=True)
+
+    assert (result.outcome, result.unreached) == (Outcome.FAILED, True)
+    assert hidden.fake.row("theirs.png") is not None

@@ -361,7 +361,7 @@ class PictrsKeeper(PictrsReader):
         for alias in aliases:
             try:
                 address = self._ask(lambda alias=alias: self.server.address(alias))  # type: ignore[misc]
-            except Gone:
+            except (Gone, Lost):
                 continue
             return [address] if address else []
         return []
@@ -442,8 +442,9 @@ class PictrsKeeper(PictrsReader):
         """As `Piecewise.noted`: which aliases will be imported. Those that hold these bytes already are left as they are."""
         begun = _lines(earlier, IMPORTING) if earlier is not None else []
         importing = []
+        shell = self._shell(place)
         for alias in self._aliases_of(place):
-            if alias in begun or not self._in_use(alias):
+            if alias in begun or alias in shell or not self._in_use(alias):
                 importing.append(alias)
             elif self._stored(alias)[0] != sha256:
                 raise Occupied(f"other bytes lie under the alias {shown(alias)}", hint="compare the two; nothing was imported")
@@ -487,6 +488,9 @@ class PictrsKeeper(PictrsReader):
         now on. What lies under an alias that was noted is of this restoring, or of an earlier try of it.
         """
         importing = _lines(place, IMPORTING)
+        if shell := self._shell(place):
+            self._ask(lambda: self.server.purge(next(iter(shell))))
+            self._wait(lambda: not any(map(self._is_alive, shell)) and self._is_unlisted(place.key))
         came = {Sha256(digest(data).hexdigest())}
         back: tuple[str, Sha256, int, str] | None = None
         for alias in sorted(
@@ -508,6 +512,29 @@ class PictrsKeeper(PictrsReader):
         if item is None:
             raise Unreached(f"pict-rs imported {shown(place.key)} and does not list it")
         return self._ref(item)
+
+    def _shell(self, place: Place) -> frozenset[str]:
+        """The aliases of what is hidden, where pict-rs has them again and no file: it died over the purge, and its repository forgot that.
+
+        What is imported would count as the same content and get no file either. Empty where somebody else has an alias of it too.
+        """
+        hashed = content_of(place.key) is not None and self._ask(lambda: self.server.version) != "0.4"
+        if not hashed or not self._ask(lambda: self.server.has_hash(bytes.fromhex(place.key))):
+            return frozenset()
+        ours = self._aliases_of(place)
+        for alias in ours:
+            known = frozenset(self._ask(lambda alias=alias: self.server.aliases(alias)))  # type: ignore[misc]
+            if not known or not known <= set(ours):
+                continue
+            try:
+                self._ask(lambda alias=alias: self.server.head(alias))  # type: ignore[misc]
+            except Lost:
+                return known
+            except Gone:  # 0.6 answers 404 for what its bucket has lost
+                return known
+            except TooLarge:
+                continue
+        return frozenset()
 
     def _aliases_of(self, place: Place) -> list[str]:
         aliases = _lines(place, "aliases")
