@@ -324,10 +324,13 @@ def test_an_upgrade_in_place_looks_at_nothing_twice_and_takes_nothing_for_gone(
 
             told = home.run("scan", "--json", expect=None).last
 
-            assert told["seen"] == 0, (version, told)
-            assert told["gone"] == 0, (version, told)
             after = {(line["store"], line["key"]) for line in home.run("list", "--json").lines}
-            assert after == before, version
+            new = after - before  # a later pict-rs makes a still of each video when it is first listed
+            assert before <= after, version
+            assert {store for store, _ in new} <= {"files"}, (version, new)
+            assert (told["seen"], told["gone"]) == (len(new), 0), (version, told)
+            assert home.run("scan", "--json", expect=None).last["seen"] == 0
+            before = after
         key = pictrs.named(suspected)
         assert home.run("apply", "--yes", "--json").lines[0]["outcome"] == "done"
         home.run("restore", key, *identity(home))
