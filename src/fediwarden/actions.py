@@ -102,12 +102,14 @@ def planned(
     drill_allowance: int,
     only: Sequence[str] = (),
     leave: Callable[[Owed], bool] = lambda _: False,
+    last: Callable[[Owed], bool] = lambda _: False,
     limit: int | None = None,
 ) -> Plan:
     """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance.
 
     What failed on another day comes after what was never tried: objects that cannot be hidden must not use up the
-    allowance of every day. What is to be left (`leave`) stays owed, and takes none of the allowance.
+    allowance of every day. After both comes what several people share (`last`). What is to be left (`leave`) stays owed, and
+    takes none of the allowance.
     """
     since = midnight(now)
     left = {
@@ -115,18 +117,27 @@ def planned(
         True: max(0, drill_allowance - ledger.acted(since, drill=True)),
     }
     left_today = left[False]
+
+    def counted(owed: Owed) -> bool:
+        """What was begun today was counted then; what an unfinished restoring left, when it was hidden first."""
+        return owed.last is not None and (owed.last.at >= since or owed.last.act is Act.RESTORE)
+
     todo: list[Owed] = []
     failed: list[Owed] = []
+    shared: list[Owed] = []
     most = sum(left.values())
     total = over = 0
     for owed in ledger.owed(only=only):
         total += 1
         if leave(owed):
             continue
+        if last(owed):
+            shared.append(owed)
+            continue
         if limit is not None and len(todo) >= limit:
             continue
-        if owed.last is not None and (owed.last.at >= since or owed.last.act is Act.RESTORE):
-            todo.append(owed)  # what an unfinished restoring left was counted when it was hidden first
+        if counted(owed):
+            todo.append(owed)
         elif owed.last is not None and owed.last.state is DeedState.FAILED:
             if len(failed) < most:
                 failed.append(owed)
@@ -137,10 +148,12 @@ def planned(
             todo.append(owed)
         else:
             over += 1
-    for owed in failed:
+    for owed in failed + shared:
         if limit is not None and len(todo) >= limit:
             break
-        if left[owed.decision.drill]:
+        if counted(owed):
+            todo.append(owed)
+        elif left[owed.decision.drill]:
             left[owed.decision.drill] -= 1
             todo.append(owed)
         else:

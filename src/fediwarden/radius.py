@@ -102,6 +102,10 @@ class Radii:
         copies = self._copies(owed, trace, problems)
         return Radius(aliases, proxied, uses, len(trace.owners), _once(problems), copies)
 
+    def aliases(self, owed: Owed) -> tuple[str, ...]:
+        """The aliases that these bytes have now, as far as pict-rs tells; Lemmy is not asked."""
+        return self._names(owed, [])[0]
+
     def _copies(self, owed: Owed, trace: Trace, problems: list[str]) -> tuple[Copied, ...]:
         """What the trace calls copies, as far as pict-rs has them, each with whether others than the original's people show it."""
         tracer = self._tracer

@@ -9,12 +9,13 @@ from threading import Event
 
 import structlog
 
-from fediwarden.actions import Plan, Result, Warden, left_by_restore, planned
+from fediwarden.actions import Result, Warden
 from fediwarden.backoff import Backoff
 from fediwarden.copies import POLICY, Copied, tie
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
-from fediwarden.model import Owed, RunId, Sha256, Step, StoreName
+from fediwarden.model import Owed, RunId, Step
+from fediwarden.proposal import Known, Stopped, Terms, known, propose
 from fediwarden.radius import Radii, Radius
 
 log = structlog.get_logger("fediwarden")
@@ -23,12 +24,6 @@ AGAIN = 600.0  # seconds until it is asked again who shares what was left owed f
 EACH = 6.0  # seconds between two such questions on the average, however much is left owed
 ACT_SECONDS = 5.0  # how often something owed is looked for
 ACT_AGAIN = 3600.0  # seconds until what could not be done is tried again, at the latest
-
-Known = tuple[StoreName, str, Sha256]
-
-
-def _known(owed: Owed) -> Known:
-    return owed.ref.store, owed.ref.key, owed.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +62,7 @@ class Unasked:
         self._radii = radii
         self._clock = clock
         self._stop = stop
-        self._allowance = allowance
-        self._drill_allowance = drill_allowance
+        self._terms = Terms(allowance, drill_allowance)
         self._meant = meant
         self._ticks = ticks
         self._shared: dict[Known, float] = {}  # when it is asked again who shares it
@@ -80,30 +74,28 @@ class Unasked:
         held = {one for one, at in self._shared.items() if now < at}
 
         def left(one: Owed) -> bool:
-            return _known(one) in held or not self._meant(one)
+            return known(one) in held or not self._meant(one)
 
-        plan = self._plan(left)
-        if not plan.todo:
-            return Choice(frozenset(), bool(plan.owed), len(held), plan.over)
-        alone: set[Known] = set()
-        copies: list[tuple[Owed, Copied]] = []
-        with self._radii() as radii:
-            while new := [one for one in plan.todo if _known(one) not in alone]:
-                for one in new:
-                    if self._stop.is_set():  # who is asked may take long to answer
-                        return Choice(frozenset(), True, len(held), plan.over)
-                    radius = Radius() if one.decision.drill else radii.of(one)
-                    left_back = left_by_restore(self._ledger, one)
-                    # of what a restore left, the warden takes back what is ours
-                    if self._is_shared(one, radius) if left_back is None else left_back.alone(radius.aliases):
-                        held.add(_known(one))
-                        self._shared[_known(one)] = now + max(AGAIN, len(held) * EACH)
-                    else:
-                        self._shared.pop(_known(one), None)
-                        alone.add(_known(one))
-                        copies += [(one, copy) for copy in radius.copies]
-                plan = self._plan(left)  # what is shared takes none of the allowance: others may move up
-        return Choice(frozenset(alone), True, len(held), plan.over, tuple(copies))
+        try:
+            found = propose(
+                self._ledger,
+                self._clock(),
+                self._radii,
+                self._terms,
+                is_shared=self._is_shared,
+                leave=left,
+                stopped=self._stop.is_set,
+            )
+        except Stopped:  # who is asked may take long to answer
+            return Choice(frozenset(), True, len(held), 0)
+        again = (*found.shared, *found.waiting)
+        for number, one in enumerate(again, len(held) + 1):
+            self._shared[known(one.owed)] = now + max(AGAIN, number * EACH)
+        for one in found.alone:
+            self._shared.pop(known(one.owed), None)
+        copies = tuple((one.owed, copy) for one in found.alone for copy in one.radius.copies)
+        objects = frozenset(known(one.owed) for one in found.alone)
+        return Choice(objects, bool(found.plan.owed), len(held) + len(again), found.plan.over, copies)
 
     def hide(self, warden: Warden, choice: Choice) -> Iterator[Result]:
         """Hide what was chosen, as far as it is still owed and allowed, and with it the previews that Lemmy made of it.
@@ -111,24 +103,21 @@ class Unasked:
         A preview that others show as well, and the picture that something is a preview of, are for a person to decide: they are put
         on record for review. Raises: as `Warden.apply`.
         """
-        plan = self._plan(lambda one: _known(one) not in choice.objects)
+        plan = self._terms.chosen(self._ledger, self._clock(), choice.objects)
         if self._stop.is_set():
             return
-        still = {_known(one) for one in plan.todo}
+        still = {known(one) for one in plan.todo}
         with_copies = choice.objects | {
             (copy.ref.store, copy.ref.key, copy.sha256)
             for one, copy in choice.copies
-            if _known(one) in still and self._is_tied(warden.run, one, copy)
+            if known(one) in still and self._is_tied(warden.run, one, copy)
         }
         if with_copies != choice.objects:
-            plan = self._plan(lambda one: _known(one) not in with_copies)
+            plan = self._terms.chosen(self._ledger, self._clock(), with_copies)
         for result in warden.apply(plan):
             yield result
             if self._stop.is_set():
                 return
-
-    def _plan(self, leave: Callable[[Owed], bool]) -> Plan:
-        return planned(self._ledger, self._clock(), allowance=self._allowance, drill_allowance=self._drill_allowance, leave=leave)
 
     def _is_tied(self, run: RunId, original: Owed, copy: Copied) -> bool:
         """Decide about a copy with its original; whether it is to be hidden."""
@@ -145,7 +134,7 @@ class Unasked:
         return so and step is Step.QUARANTINE
 
     def _is_shared(self, owed: Owed, radius: Radius) -> bool:
-        if radius.perhaps_shared and _known(owed) not in self._shared:
+        if radius.perhaps_shared and known(owed) not in self._shared:
             log.warning(
                 "left owed: several people share it, and apply asks"
                 if radius.shared

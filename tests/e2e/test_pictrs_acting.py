@@ -86,6 +86,23 @@ def test_what_several_uploads_share_stays_owed_until_somebody_says_so_and_both_c
     assert (pictrs.data("one.gif"), pictrs.data("two.gif")) == (BAD, BAD)
 
 
+def test_what_several_share_keeps_the_allowance_from_nothing_that_nobody_shares(guarded: Home, pictrs: FakePictrs) -> None:
+    for number in range(2):
+        pictrs.put(animation("gif", 10 + number), "image/gif", alias=f"alone{number}.gif", animated=True)
+        worse = still("bmp", 20 + number, 20)
+        for alias in (f"one{number}.png", f"two{number}.png"):
+            pictrs.put(worse, "image/png", alias=alias)
+    guarded.run("scan", expect=1)
+    guarded.settings["FEDIWARDEN_ACTING__ALLOWANCE"] = "3"
+
+    told = guarded.run("apply", "--yes", "--json", expect=6).lines
+
+    assert sorted(line["outcome"] for line in told[:-1]) == ["done", "done", "shared", "shared"]
+    assert (pictrs.row("alone0.gif"), pictrs.row("alone1.gif")) == (None, None)
+    told = guarded.run("apply", "--yes", "--shared", "--json", expect=6).lines
+    assert (told[-1]["done"], told[-1]["owed"], told[-1]["over_allowance"]) == (1, 1, 1)
+
+
 def test_what_pict_rs_writes_anew_passes_the_gate_once_and_is_said_to_differ_and_a_drill_does_not_pass(
     guarded: Home, pictrs: FakePictrs
 ) -> None:

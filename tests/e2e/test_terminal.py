@@ -60,6 +60,22 @@ def test_apply_asks_and_a_no_changes_nothing(home: Home, tmp_path: Path) -> None
         assert len(files_below(store)) == left
 
 
+def test_a_question_that_is_not_answered_keeps_nobody_from_acting(home: Home, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    write(store, {"a.gif": animation("gif", 3)})
+    home.run("scan", store, expect=1)
+    asked = at_a_terminal(home, "apply")
+    asked.expect(r"Go on\?")
+
+    assert home.run("apply", "--yes", "--json").last["done"] == 1
+
+    asked.sendline("y")
+    asked.expect("0 hidden")
+    asked.expect(pexpect.EOF)
+    asked.close()
+    assert asked.exitstatus == 0
+
+
 def test_init_asks_for_the_profile_at_a_terminal(tmp_path: Path) -> None:
     home = Home(tmp_path / "new")
     asked = at_a_terminal(home, "init")

@@ -13,6 +13,7 @@ from fediwarden.cli import act
 from fediwarden.copies import POLICY, RULE, Copied, because_of, tie, tied
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, Decision, DeedState, Name, NameKind, Owed, RunId, Step
+from fediwarden.proposal import known
 from fediwarden.radius import Radius
 
 
@@ -101,7 +102,7 @@ def test_copies_that_are_left_are_on_record_for_review(
     ledger: Ledger, original: Owed, leave: set[str] | None, step: Step, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = cast(App, SimpleNamespace(ledger=ledger, actor="ada"))
-    around = {(STORE, "a.jpg"): Radius(copies=(a_copy(),))}
+    around = {known(original): Radius(copies=(a_copy(),))}
 
     along = act._tie(app, begun(ledger), [original], around, leave=leave)
 

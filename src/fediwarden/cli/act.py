@@ -1,19 +1,19 @@
 """`apply` and `restore`: the only commands that change a store, and only as the ledger says; decides nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import typer
 
-from fediwarden.actions import Left, Outcome, Plan, Result, left_by_restore, planned
+from fediwarden.actions import Outcome, Plan, Result
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.facts import means
 from fediwarden.cli.output import emit, plain, result, row, say, show, table, tell
 from fediwarden.copies import POLICY, Copied, tie, tied
 from fediwarden.errors import Exit, FediwardenError, Misconfigured
-from fediwarden.model import Act, DeedEvent, DeedState, NameKind, Owed, RunId, Sha256, Step, StoreName
+from fediwarden.model import Act, DeedEvent, DeedState, NameKind, Owed, RunId, Step, StoreName
+from fediwarden.proposal import Known, Proposal, Proposed, Terms, known, propose, uploaded_meanwhile
 from fediwarden.radius import Radius
 from fediwarden.stores.pictrs import changed_by_import
 from fediwarden.stores.url import TargetKind, parse_target
@@ -25,8 +25,7 @@ ALTERED = (
 )
 STALE_TOKENS = "Lemmy 0.19 keeps the old token: when the uploader deletes the picture there, pict-rs goes on serving it"
 
-Around = Mapping[tuple[StoreName, str], Radius]  # by store and key
-Known = tuple[StoreName, str, Sha256]
+Around = Mapping[Known, Radius]
 
 
 def register(app: typer.Typer) -> None:
@@ -64,62 +63,52 @@ def apply(
     without any failure: the allowance is used up (--budget N, or tomorrow), or something shared was left (--shared).
     """
     app = build()
-    profile = app.profile
     _warn_of_policy(app)
     acting = app.settings.acting
-    keys = _meant(app, only)
-    with (
-        recorded(app, "apply", {"only": " ".join(only), "limit": str(limit or ""), "budget": str(budget or "")}) as run,
-        app.warden(run.id) as warden,
-    ):
-        plan = planned(
-            app.ledger,
-            app.clock(),
-            allowance=acting.allowance if budget is None else budget,
-            drill_allowance=acting.drill_allowance,
-            only=keys,
-            limit=limit,
-        )
-        if not plan.todo:
-            return _nothing(plan, only, json=json)
-        with app.radii() as radii:
-            around = {(owed.ref.store, owed.ref.key): radii.of(owed) for owed in plan.todo if not owed.decision.drill}
-        if not yes and not _agreed(plan, around, app, profile.keep == "preserve", budget, copies=copies):
+    terms = Terms(acting.allowance if budget is None else budget, acting.drill_allowance, tuple(_meant(app, only)), limit)
+    with recorded(app, "apply", {"only": " ".join(only), "limit": str(limit or ""), "budget": str(budget or "")}) as run:
+        found = propose(app.ledger, app.clock(), app.radii, terms, is_shared=lambda _, radius: radius.shared, agreed=shared)
+        if not found.todo:
+            return _nothing(found.plan, only, json=json)
+        if not yes and not _agreed(found, app, budget, copies=copies):
             say("nothing was done")
             return Exit.USAGE
-        back = {_known(owed): found for owed in plan.todo if (found := left_by_restore(app.ledger, owed)) is not None}
-        together = [owed for owed in plan.todo if _is_shared(_around(around, owed), back.get(_known(owed)))]
-        further = [(owed, copy) for owed in plan.todo for copy in _around(around, owed).copies if copies and copy.shared]
-        asked = len(together) + len(further)
-        left_out: list[Owed] = []
-        left_copies: list[tuple[Owed, Copied]] = []
-        if asked and not shared and (yes or not _agreed_shared(asked)):
-            left_out, left_copies = together, further
-        taken_back = [  # what a restore brought back goes all the same; the warden leaves the rest
-            owed for owed in left_out if (found := back.get(_known(owed))) and not found.alone(_around(around, owed).aliases)
-        ]
-        left_out = [owed for owed in left_out if owed not in taken_back]
-        plan = replace(plan, todo=tuple(owed for owed in plan.todo if owed not in left_out))
-        for owed in left_out:
-            _tell_left(owed, _around(around, owed), json=json)
-        hiding = [owed for owed in plan.todo if owed not in taken_back]
-        along = _tie(app, run.id, hiding, around, leave=None if not copies else {copy.ref.key for _, copy in left_copies})
-        for original, copy in left_copies:
-            if original in hiding:
-                _tell_left_copy(original, copy, json=json)
-        plan = _with_copies(app, plan, along, acting.allowance if budget is None else budget, acting.drill_allowance)
-        results: list[Result] = []
-        for done in warden.apply(plan, lambda owed: owed not in taken_back and (shared or owed in together)):
-            results.append(done)
-            tied_to = along.get((done.store, done.key, done.sha256))
-            _tell(done, around.get((done.store, done.key), Radius()), tied_to, json=json)
+        further = [(one.owed, copy) for one in found.todo for copy in one.radius.copies if copies and copy.shared]
+        asked = {known(one.owed) for one in found.todo if one.mixed} | {known(one.owed) for one in found.shared}
+        agreed_to = shared or (not yes and bool(asked or further) and _agreed_shared(len(asked) + len(further)))
+        over = found.plan.over + (len(found.waiting) if agreed_to else 0)
+        left_copies = [] if agreed_to else further
+        with app.warden(run.id) as warden:
+            new: list[Proposed] = []
+            if not shared:
+                with app.radii() as radii:
+                    new = list(uploaded_meanwhile(found.alone, radii))
+            left_out = [*new, *(() if agreed_to else (*found.shared, *found.waiting))]
+            for one in left_out:
+                _tell_left(one.owed, one.radius, json=json)
+            meant = [one for one in (found.todo if agreed_to else found.alone) if one not in new]
+            around = {known(one.owed): one.radius for one in meant}
+            hiding = [one.owed for one in meant if agreed_to or not one.mixed]
+            along = _tie(app, run.id, hiding, around, leave=None if not copies else {copy.ref.key for _, copy in left_copies})
+            for original, copy in left_copies:
+                if original in hiding:
+                    _tell_left_copy(original, copy, json=json)
+            behind = {known(one.owed) for one in found.shared}
+            plan = terms.chosen(app.ledger, app.clock(), around.keys() | along.keys(), last=behind)
+            over += plan.over
+            results: list[Result] = []
+            # of what a restoring left, ours goes all the same, and what others have of it where somebody agreed
+            for done in warden.apply(plan, lambda owed: agreed_to and (shared or known(owed) in asked)):
+                results.append(done)
+                done_to = (done.store, done.key, done.sha256)
+                _tell(done, around.get(done_to, Radius()), along.get(done_to), json=json)
         outcomes = [done.outcome for done in results]
         run.counts.update({outcome.value: outcomes.count(outcome) for outcome in Outcome})
         left = sum(1 for _ in app.ledger.owed())
     counts = {outcome.value: outcomes.count(outcome) for outcome in Outcome}
     counts["shared"] += len(left_out) + len(left_copies)
     if json:
-        emit({**counts, "owed": left, "over_allowance": plan.over})
+        emit({**counts, "owed": left, "over_allowance": over})
     else:
         result(
             f"{counts['done']:,} hidden, {counts['failed']:,} failed and still owed, {counts['changed']:,} changed meanwhile, "
@@ -127,15 +116,15 @@ def apply(
         )
         if counts["shared"]:
             result(f"{counts['shared']:,} are shared by several people: they stay in reach. --shared hides them too")
-        if plan.over:
+        if over:
             result(
-                f"{plan.over:,} are over today's allowance of {acting.allowance:,}: they stay owed. --budget N allows more for a first pass"
+                f"{over:,} are over today's allowance of {acting.allowance:,}: they stay owed. --budget N allows more for a first pass"
             )
     if any(done.unreached for done in results):
         return Exit.UNREACHED
     if counts["failed"] or counts["changed"]:
         return Exit.NOT_SCANNED
-    return Exit.ALLOWANCE if plan.over or counts["shared"] else Exit.OK
+    return Exit.ALLOWANCE if over or counts["shared"] else Exit.OK
 
 
 def _warn_of_policy(app: App) -> None:
@@ -179,31 +168,8 @@ def _tie(app: App, run: RunId, todo: Sequence[Owed], around: Around, *, leave: s
     return along
 
 
-def _with_copies(app: App, plan: Plan, along: Mapping[Known, Owed], allowance: int, drill_allowance: int) -> Plan:
-    """The plan with what was tied to it, each counted from the allowance; what is over that stays owed."""
-    chosen = {_known(owed) for owed in plan.todo}
-    if not along.keys() - chosen:
-        return plan
-
-    def leave(owed: Owed) -> bool:
-        known = _known(owed)
-        return known not in chosen and known not in along
-
-    again = planned(app.ledger, app.clock(), allowance=allowance, drill_allowance=drill_allowance, leave=leave)
-    return replace(again, over=plan.over + again.over)
-
-
-def _known(owed: Owed) -> Known:
-    return owed.ref.store, owed.ref.key, owed.sha256
-
-
-def _is_shared(radius: Radius, left: Left | None) -> bool:
-    """Whether a person is asked: several people share it, or have it besides what an unfinished restore left."""
-    return radius.shared if left is None else left.mixed(radius.aliases)
-
-
 def _around(around: Around, owed: Owed) -> Radius:
-    return around.get((owed.ref.store, owed.ref.key), Radius())
+    return around.get(known(owed), Radius())
 
 
 def _radius_json(radius: Radius) -> dict[str, object]:
@@ -277,30 +243,37 @@ def _nothing(plan: Plan, only: Sequence[str], *, json: bool) -> int:
     return Exit.ALLOWANCE if plan.over else Exit.OK
 
 
-def _agreed(plan: Plan, around: Around, app: App, sealed: bool, budget: int | None, *, copies: bool) -> bool:
-    known = any(radius.words for radius in around.values())
-    shown = table("store", "key", "rule", "because", *(["who else is met"] if known else []))
-    for owed in plan.todo[:SHOWN]:
-        also = [_around(around, owed).words] if known else []
-        row(shown, owed.ref.store, plain(owed.ref.key, 60), owed.decision.rule, owed.decision.because, *also)
+def _agreed(found: Proposal, app: App, budget: int | None, *, copies: bool) -> bool:
+    told = any(one.radius.words for one in found.todo)
+    shown = table("store", "key", "rule", "because", *(["who else is met"] if told else []))
+    for one in found.todo[:SHOWN]:
+        also = [one.radius.words] if told else []
+        row(
+            shown,
+            one.owed.ref.store,
+            plain(one.owed.ref.key, 60),
+            one.owed.decision.rule,
+            one.owed.decision.because,
+            *also,
+        )
     show(shown)
-    if len(plan.todo) > SHOWN:
-        result(f"... and {len(plan.todo) - SHOWN:,} more")
-    along = [(owed, copy) for owed in plan.todo for copy in _around(around, owed).copies]
+    if len(found.todo) > SHOWN:
+        result(f"... and {len(found.todo) - SHOWN:,} more")
+    along = [(one.owed, copy) for one in found.todo for copy in one.radius.copies]
     for owed, copy in along[:SHOWN]:
         what = "with it" if copies else "left in reach"
         result(f"{plain(owed.ref.key, 60)}: {what}: {plain(copy.ref.key, 60)}, {plain(copy.words)}")
     where = (
         f"sealed in {app.configuration.path(app.settings.vault.folder)}, then hidden"
-        if sealed
+        if app.profile.keep == "preserve"
         else "hidden, not sealed (the profile keeps metadata only)"
     )
     allowed = (
         f"a budget of {budget:,} instead of the allowance"
         if budget is not None
-        else f"{plan.left_today:,} left of today's allowance"
+        else f"{found.plan.left_today:,} left of today's allowance"
     )
-    objects = "1 object" if len(plan.todo) == 1 else f"{len(plan.todo):,} objects"
+    objects = "1 object" if len(found.todo) == 1 else f"{len(found.todo):,} objects"
     if along and copies:
         objects += f" and {'1 copy' if len(along) == 1 else f'{len(along):,} copies'} that shows the same"
     return agreed(f"{objects} will be {where} ({allowed}). Go on?")
