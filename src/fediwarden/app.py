@@ -22,7 +22,10 @@ from urllib.parse import urlsplit
 import structlog
 
 from fediwarden import calibration, config
-from fediwarden.actions import Hold, Outcome, Warden, midnight
+from fediwarden.acting.automatic import Acting, Automatic, Suspected
+from fediwarden.acting.blast_radius import Radii
+from fediwarden.acting.executor import Custody, Executor, Outcome
+from fediwarden.acting.plan import midnight
 from fediwarden.analysers import cascade as cascades
 from fediwarden.analysers.bundled import Bundled
 from fediwarden.analysers.cascade import Cascade
@@ -48,7 +51,6 @@ from fediwarden.platforms.lemmy.evidence import Evidence, Shelf
 from fediwarden.platforms.lemmy.model import Tracer
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.policy import Policy, parse
-from fediwarden.radius import Radii
 from fediwarden.stores.credentials import lemmy_access, mail_login
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.stores.open import open_keeper, open_reader, open_server, patience_of
@@ -56,7 +58,6 @@ from fediwarden.stores.pictrs import PictrsKeeper
 from fediwarden.stores.remainder import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.tracing import Subject, Tracing
-from fediwarden.unasked import Acting, Suspected, Unasked
 from fediwarden.vault import Vault, read_recipients
 
 if TYPE_CHECKING:
@@ -497,14 +498,14 @@ class App:
         return Vault(folder, read_recipients(self.configuration.path(self.settings.vault.recipients)))
 
     @contextmanager
-    def keepers(self, run: RunId | None = None) -> Iterator[Callable[[StoreName], Hold]]:
+    def keepers(self, run: RunId | None = None) -> Iterator[Callable[[StoreName], Custody]]:
         """Opens the keeper of a store when it is first asked for (Misconfigured where it cannot); all are closed at the end.
 
         `run` is for what a keeper puts on record before it acts; without one nothing may be acted on.
         """
-        keepers: dict[StoreName, Hold] = {}
+        keepers: dict[StoreName, Custody] = {}
 
-        def hold(name: StoreName) -> Hold:
+        def hold(name: StoreName) -> Custody:
             if name not in keepers:
                 keepers[name] = self._hold(self.store(name), run)
             return keepers[name]
@@ -515,13 +516,13 @@ class App:
             for kept in keepers.values():
                 kept.keeper.close()
 
-    def _hold(self, settings: StoreSettings, run: RunId | None) -> Hold:
+    def _hold(self, settings: StoreSettings, run: RunId | None) -> Custody:
         keeper = self._keeper(settings, run)
         if isinstance(keeper, PictrsKeeper):
-            return Hold(keeper, removes=True, platform=True)
+            return Custody(keeper, removes=True, platform=True)
         removes = settings.hide == "remove"
         if not settings.pictrs:
-            return Hold(keeper, removes)
+            return Custody(keeper, removes)
         pictrs = self._keeper(self._beside(settings), run)
         assert isinstance(pictrs, PictrsKeeper)  # noqa: S101 - `_beside` says so
         first = PlatformFirst(
@@ -533,7 +534,7 @@ class App:
             holding=partial(self._holding, pictrs.name),
             doubt=partial(self._disbelieved, pictrs.name),
         )
-        return Hold(first, removes, platform=True)
+        return Custody(first, removes, platform=True)
 
     def _keeper(self, settings: StoreSettings, run: RunId | None) -> Keeper:
         return open_keeper(
@@ -563,14 +564,16 @@ class App:
         return lambda ref: None if run is None else self.ledger.platforms.add_names(run, [ref])
 
     @contextmanager
-    def warden(self, run: RunId) -> Iterator[Warden]:
+    def executor(self, run: RunId) -> Iterator[Executor]:
         """The only one who acts on this ledger now, with keepers opened when needed and closed at the end.
 
         Raises: Misconfigured, CannotWrite, Busy while another `apply`, `restore` or `drill run` is at work.
         """
         vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
         with acting_alone(Path(self.ledger.path).resolve()), self.keepers(run) as hold, self._sealing(run) as seal:
-            yield Warden(self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit, seal_trace=seal)
+            yield Executor(
+                self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit, seal_trace=seal
+            )
 
     @contextmanager
     def radii(self) -> Iterator[Radii]:
@@ -689,17 +692,17 @@ class App:
             return owed.ref.store == store and self.ledger.uploads.was_debt(owed.sha256)
 
         @contextmanager
-        def warden() -> Iterator[tuple[Warden, Counts]]:
-            with self.warden(run) as one:
+        def executor() -> Iterator[tuple[Executor, Counts]]:
+            with self.executor(run) as one:
                 yield one, {}
 
-        return self._acting(self._unasked(meant), warden)
+        return self._acting(self._automatic(meant), executor)
 
     # -- acting where nobody can be asked ------------------------------------------------------------------------------
 
-    def _unasked(self, meant: Callable[[Owed], bool] = lambda _: True) -> Unasked:
+    def _automatic(self, meant: Callable[[Owed], bool] = lambda _: True) -> Automatic:
         acting = self.settings.acting
-        return Unasked(
+        return Automatic(
             self.ledger,
             self.radii,
             self.clock,
@@ -709,16 +712,16 @@ class App:
             meant=meant,
         )
 
-    def _acting(self, unasked: Unasked, warden: Callable[[], AbstractContextManager[tuple[Warden, Counts]]]) -> Acting:
-        """`warden`: who acts, alone on this ledger while it is held, and where it is counted what came of it."""
+    def _acting(self, automatic: Automatic, executor: Callable[[], AbstractContextManager[tuple[Executor, Counts]]]) -> Acting:
+        """`executor`: who acts, alone on this ledger while it is held, and where it is counted what came of it."""
 
         def act() -> int | None:
-            choice = unasked.choose()
+            choice = automatic.choose()
             if not choice.objects:
                 return 0 if choice.owed else None
-            with warden() as (one, counts):
+            with executor() as (one, counts):
                 counts |= {"done": 0, "over": choice.over, "shared": choice.shared}
-                for result in unasked.hide(one, choice):
+                for result in automatic.hide(one, choice):
                     counts["done"] += result.outcome is Outcome.DONE
             return counts["done"]
 
@@ -746,7 +749,7 @@ class App:
         more = [Part("rejudge", self._rejudge_once), Part("pulse", lambda: pulse.run(self.stop))]
         if settings.act == "allowance":
             _ = self.profile
-            more.append(Part("acting", self._acting(self._unasked(), self._watch_warden).run))
+            more.append(Part("acting", self._acting(self._automatic(), self._watch_executor).run))
         if ways or occasions.heartbeat:
 
             def standing() -> Standing:
@@ -823,13 +826,13 @@ class App:
         self.stop.wait()
 
     @contextmanager
-    def _watch_warden(self) -> Iterator[tuple[Warden, Counts]]:
-        """Who acts for the watch, with a run of its own. Raises: as `warden`."""
+    def _watch_executor(self) -> Iterator[tuple[Executor, Counts]]:
+        """Who acts for the watch, with a run of its own. Raises: as `executor`."""
         run = self.ledger.begin("watch", {"by": self.actor, "what": "acting"}, self.clock())
         counts: Counts = {}
         try:
-            with self.warden(run) as warden:
-                yield warden, counts
+            with self.executor(run) as executor:
+                yield executor, counts
         except FediwardenError as error:
             if not isinstance(error, CannotWrite):
                 self.ledger.end(run, f"failed: {error}", counts, self.clock())

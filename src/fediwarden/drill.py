@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from fediwarden.actions import Outcome, Warden, planned
+from fediwarden.acting.executor import Executor, Outcome
+from fediwarden.acting.plan import planned
 from fediwarden.errors import FediwardenError, Gone
 from fediwarden.ledger import Ledger
 from fediwarden.model import Blob, Look, ObjectRef, Place, RunId, Standing, Step, StoreName
@@ -75,7 +76,7 @@ class Drill:
     reader: Reader
     keeper: Keeper
     ledger: Ledger
-    warden: Warden
+    executor: Executor
     vault: Vault | None
     identities: Sequence[Path]
     removes: bool
@@ -121,7 +122,7 @@ class Drill:
         )
         if not plan.todo:
             return
-        result = next(iter(self.warden.apply(plan)))
+        result = next(iter(self.executor.apply(plan)))
         if self.vault is None:
             yield Station("sealed", True, "left out: the profile keeps metadata only")
         else:
@@ -142,7 +143,7 @@ class Drill:
         if hidden is None:
             yield Station("restored", False, "the ledger does not know where it lies")
             return
-        back = self.warden.restore(hidden, self.identities, "drill")
+        back = self.executor.restore(hidden, self.identities, "drill")
         same = back.outcome is Outcome.DONE and (
             back.altered is not None or self.reader.fetch(self.reader.stat(blob.ref.key), MOST).data == blob.data
         )

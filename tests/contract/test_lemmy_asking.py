@@ -354,8 +354,8 @@ def test_what_takes_longer_than_a_question_waits_is_left_out_by_name(lemmy: Fake
     with closing(Asking(api)) as asking:
         trace = asking.trace([ALIAS], [], private_messages=False)
 
-    unasked = [limit for limit in trace.limits if NOT_TO_THE_END in limit]
-    assert any(limit.startswith(f"texts with {ALIAS}") and "rate limit" in limit for limit in unasked)
+    automatic = [limit for limit in trace.limits if NOT_TO_THE_END in limit]
+    assert any(limit.startswith(f"texts with {ALIAS}") and "rate limit" in limit for limit in automatic)
     assert [person.name for person in trace.uploaders] == ["alice"]
     assert sum(time.waits) <= PATIENCE
 

@@ -12,13 +12,13 @@ from tests.support.gates import ENGINE, named
 from tests.support.pictrs_stores import settings_of
 from tests.support.yard import Yard
 
-from fediwarden.actions import Hold, Outcome
+from fediwarden.acting.blast_radius import Radii
+from fediwarden.acting.executor import Custody, Outcome
 from fediwarden.errors import Refused
 from fediwarden.ledger import Ledger
 from fediwarden.model import Answer, Blob, ObjectRef, Sha256, StoreName, Why
 from fediwarden.platforms.pictrs.hashes import Hash
 from fediwarden.policy import decide
-from fediwarden.radius import Radii
 from fediwarden.stores.memory import MemoryStore
 from fediwarden.stores.open import open_keeper, open_reader, open_server
 from fediwarden.stores.pictrs import PictrsKeeper
@@ -36,9 +36,9 @@ class Old(Yard):
     fake: FakePictrs = field(default_factory=FakePictrs)
     keeper: PictrsKeeper | None = None
 
-    def hold(self, name: StoreName) -> Hold:
+    def hold(self, name: StoreName) -> Custody:
         assert self.keeper is not None
-        return Hold(self.keeper, removes=True, platform=True)
+        return Custody(self.keeper, removes=True, platform=True)
 
     def holding(self, sha256: Sha256) -> Sequence[str]:
         return [key for store, key in self.ledger.platforms.holding(sha256) if store == STORE]

@@ -12,11 +12,11 @@ from tests.support.fake_pictrs import FakePictrs, Refusal, Seen, running_pictrs
 from tests.support.pictrs_stores import keeper_of, reader_of, settings_of
 from tests.support.yard import Crash, Yard
 
-from fediwarden.actions import Hold, Outcome
+from fediwarden.acting.blast_radius import Radii
+from fediwarden.acting.executor import Custody, Outcome
 from fediwarden.errors import Occupied, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, DeedState, Name, ObjectRef, Place, Sha256, Step, StoreName
-from fediwarden.radius import Radii
 from fediwarden.stores.pictrs import PictrsKeeper, PictrsReader
 from fediwarden.stores.url import StoreSettings
 from fediwarden.vault import Identity, make_identities
@@ -65,8 +65,8 @@ class Guarded(Yard):
     def _remember(self, ref: ObjectRef) -> None:
         self.ledger.platforms.add_names(self.begun("apply"), [ref])
 
-    def hold(self, name: StoreName) -> Hold:
-        return Hold(self.keeper, removes=True, platform=True)
+    def hold(self, name: StoreName) -> Custody:
+        return Custody(self.keeper, removes=True, platform=True)
 
     @property
     def key(self) -> str:
@@ -364,7 +364,7 @@ def test_of_what_a_restore_left_only_its_own_aliases_go_until_somebody_agrees_to
     assert (hidden.back, hidden.fake.data("theirs.png")) == ([None] * 3, BAD)
     assert hidden.owed == [hidden.key]
     plan = hidden.plan(allowance=1, drill_allowance=0)
-    assert [done.outcome for done in hidden.warden.apply(plan, lambda _: True)] == [Outcome.DONE]
+    assert [done.outcome for done in hidden.executor.apply(plan, lambda _: True)] == [Outcome.DONE]
     assert (hidden.fake.rows, hidden.owed) == ({}, [])
     hidden.restore(hidden.key, with_key=True)
     assert [*hidden.back, hidden.fake.data("theirs.png")] == [BAD] * 4

@@ -143,7 +143,7 @@ def _watch_leaves_it(home: Home) -> None:
     def not_needed() -> NoReturn:
         raise AssertionError("it takes the lock from `apply` for nothing")
 
-    app._acting(app._unasked(), not_needed).turn()
+    app._acting(app._automatic(), not_needed).turn()
 
 
 def killed_restore(home: Home, pictrs: FakePictrs, key: str, imports: int) -> None:

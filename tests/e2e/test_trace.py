@@ -59,8 +59,8 @@ def test_acting_in_lemmy_shows_its_plan_first_and_does_then_what_it_said(home: H
         assert plan.last["limits"] == home.run("trace", ALIAS, "--because", "a report", "--json").last["limits"]
         assert not any(post["removed"] for post in lemmy.posts.values())
 
-        unasked = home.run(*asked, "--apply", expect=2)
-        assert "nobody is at the terminal" in unasked.err
+        automatic = home.run(*asked, "--apply", expect=2)
+        assert "nobody is at the terminal" in automatic.err
         assert not any(post["removed"] for post in lemmy.posts.values())
 
         done = home.run(*asked, "--apply", "--yes")

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.yard import Yard
 
-from fediwarden.actions import Outcome
+from fediwarden.acting.executor import Outcome
 from fediwarden.errors import Refused, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, DeedState, EngineVersion, Finding, Frame, Standing, Step, StoreName

@@ -1,4 +1,4 @@
-"""A core that can act: vaults, keys and a warden over a store in memory, and a ledger whose process may die at any deed."""
+"""A core that can act: vaults, keys and a executor over a store in memory, and a ledger whose process may die at any deed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tests.support.core import Core
 
-from fediwarden.actions import Hold, Outcome, Plan, Result, Warden, planned
+from fediwarden.acting.executor import Custody, Executor, Outcome, Result
+from fediwarden.acting.plan import Plan, planned
 from fediwarden.config import Profile, profile
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, Decision, DeedEvent, DeedState, ObjectRef, RunId, Sha256, StoreName
@@ -65,15 +66,15 @@ class Yard(Core):
             return {}
         return {drill: Vault(self.folder / f"vault-{drill}", publics) for drill in (False, True)}
 
-    def hold(self, name: StoreName) -> Hold:
-        return Hold(self.stores.get(name, self.store), self.removes)
+    def hold(self, name: StoreName) -> Custody:
+        return Custody(self.stores.get(name, self.store), self.removes)
 
     @property
-    def warden(self) -> Warden:
-        return Warden(self.ledger, self.begun("apply"), self.hold, self.vaults, self.profile, self.clock, "ada", self.limit)
+    def executor(self) -> Executor:
+        return Executor(self.ledger, self.begun("apply"), self.hold, self.vaults, self.profile, self.clock, "ada", self.limit)
 
     def apply(self, allowance: int = 50, drills: int = 5, limit: int | None = None) -> list[Result]:
-        return list(self.warden.apply(self.plan(allowance=allowance, drill_allowance=drills, limit=limit)))
+        return list(self.executor.apply(self.plan(allowance=allowance, drill_allowance=drills, limit=limit)))
 
     def plan(self, *, allowance: int, drill_allowance: int, only: Sequence[str] = (), limit: int | None = None) -> Plan:
         """What may be done now."""
@@ -84,9 +85,9 @@ class Yard(Core):
 
     def restore(self, key: str, *, with_key: bool = False) -> Result:
         (hidden,) = self.ledger.hidden(key=key)
-        warden = self.warden
+        executor = self.executor
         self.begun("restore")  # what the gate goes by
-        return warden.restore(hidden, [self.keys[0].path] if with_key else [], "a cat")
+        return executor.restore(hidden, [self.keys[0].path] if with_key else [], "a cat")
 
     @property
     def owed(self) -> list[str]:

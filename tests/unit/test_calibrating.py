@@ -326,8 +326,8 @@ def test_the_whole_policy_counts_and_not_the_marks_alone() -> None:
 
 
 def test_where_clip_is_only_asked_about_some_only_those_count() -> None:
-    unasked = seen_of(0.9, 0.9, exposed=0.0)
-    sample = sample_of([(0.1, 0.1)] * 100, unasked, seen_of(0.9, 0.9))
+    automatic = seen_of(0.9, 0.9, exposed=0.0)
+    sample = sample_of([(0.1, 0.1)] * 100, automatic, seen_of(0.9, 0.9))
     policy = parse(POLICY, "a test")
 
     assert Judged(policy, sample, everything=True).flags(points_at(0.5, 0.5)) == 2
@@ -335,9 +335,9 @@ def test_where_clip_is_only_asked_about_some_only_those_count() -> None:
 
 
 def test_what_the_cascade_draws_at_random_counts_by_its_share() -> None:
-    unasked = [seen_of(score, score, exposed=0.0) for score in [0.9] * 100 + [0.1] * 2000]
-    random.Random(1).shuffle(unasked)
-    judged = [Judged(parse(POLICY, "a test"), sample_of([], *unasked), everything=False, drawn=share) for share in (0, 0.5, 1)]
+    automatic = [seen_of(score, score, exposed=0.0) for score in [0.9] * 100 + [0.1] * 2000]
+    random.Random(1).shuffle(automatic)
+    judged = [Judged(parse(POLICY, "a test"), sample_of([], *automatic), everything=False, drawn=share) for share in (0, 0.5, 1)]
 
     none, half, every = (one.flags(points_at(0.5, 0.5)) for one in judged)
 

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import typer
 
-from fediwarden.actions import Outcome, Plan, Result
+from fediwarden.acting.blast_radius import Radius
+from fediwarden.acting.copies import POLICY, Copied, tie, tied
+from fediwarden.acting.executor import Outcome, Result
+from fediwarden.acting.plan import Plan
+from fediwarden.acting.proposal import Known, Proposal, Proposed, Terms, known, propose, uploaded_meanwhile
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.facts import means
 from fediwarden.cli.output import emit, plain, result, row, say, show, table, tell
-from fediwarden.copies import POLICY, Copied, tie, tied
 from fediwarden.errors import Exit, FediwardenError, Misconfigured
 from fediwarden.model import Act, DeedEvent, DeedState, NameKind, Owed, RunId, Step, StoreName
-from fediwarden.proposal import Known, Proposal, Proposed, Terms, known, propose, uploaded_meanwhile
-from fediwarden.radius import Radius
 from fediwarden.stores.pictrs import changed_by_import
 from fediwarden.stores.url import TargetKind, parse_target
 
@@ -56,7 +57,7 @@ def apply(
     Uses what the scans found and looks at no picture. At most the day's allowance is done, worst first; what is over it
     stays owed. What failed stays owed too and is tried by the next apply. `fediwarden restore KEY` puts one back.
     Where pict-rs or Lemmy is configured, it is shown first who else is met: aliases, posts and accounts that share the
-    bytes. What several people share is asked about apart; with --yes it stays owed, unless --shared is given.
+    bytes. What several people share is asked about apart, and after the rest; with --yes it stays owed, unless --shared is given.
     Lemmy keeps a smaller copy of a picture that was posted, with other bytes: it is named, sealed and hidden with the object,
     by a deed of its own, and restored with it. What is left of such copies is put on record for review.
     Exit code 5 if a store could not be reached, 3 if some deed failed or an object changed meanwhile, 6 if work stays owed
@@ -78,7 +79,7 @@ def apply(
         agreed_to = shared or (not yes and bool(asked or further) and _agreed_shared(len(asked) + len(further)))
         over = found.plan.over + (len(found.waiting) if agreed_to else 0)
         left_copies = [] if agreed_to else further
-        with app.warden(run.id) as warden:
+        with app.executor(run.id) as executor:
             new: list[Proposed] = []
             if not shared:
                 with app.radii() as radii:
@@ -98,7 +99,7 @@ def apply(
             over += plan.over
             results: list[Result] = []
             # of what a restoring left, ours goes all the same, and what others have of it where somebody agreed
-            for done in warden.apply(plan, lambda owed: agreed_to and (shared or known(owed) in asked)):
+            for done in executor.apply(plan, lambda owed: agreed_to and (shared or known(owed) in asked)):
                 results.append(done)
                 done_to = (done.store, done.key, done.sha256)
                 _tell(done, around.get(done_to, Radius()), along.get(done_to), json=json)
@@ -357,9 +358,9 @@ def restore(
         for words in changed_by_import(event.key, event.place) if event.place else []:
             say(f"{plain(event.store)}: {plain(event.key)}: {plain(words)}")
     failed = unreached = False
-    with recorded(app, "restore", {"because": because}) as run, app.warden(run.id) as warden:
+    with recorded(app, "restore", {"because": because}) as run, app.executor(run.id) as executor:
         for event in hidden:
-            done = warden.restore(event, identity, because)
+            done = executor.restore(event, identity, because)
             failed |= done.outcome is not Outcome.DONE
             unreached |= done.unreached
             if json:

@@ -164,7 +164,7 @@ def _road(app: App, settings: StoreSettings, run: RunId, identities: list[Path])
         closing(open_reader(settings, environment=app.environment, stop=app.stop)) as reader,
         closing(open_keeper(settings, environment=app.environment, stop=app.stop)) as keeper,
         app.looking() as looker,
-        app.warden(run) as warden,
+        app.executor(run) as executor,
     ):
         drill = Drill(
             picture=make_picture(app.drill_key, app.clock(), timedelta(hours=1)),
@@ -172,7 +172,7 @@ def _road(app: App, settings: StoreSettings, run: RunId, identities: list[Path])
             reader=reader,
             keeper=keeper,
             ledger=app.ledger,
-            warden=warden,
+            executor=executor,
             vault=app.vault(drill=True) if app.profile.keep == "preserve" else None,
             identities=identities,
             removes=settings.hide == "remove" or pictrs,

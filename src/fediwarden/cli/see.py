@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import typer
 
-from fediwarden.actions import midnight
+from fediwarden.acting.plan import midnight
 from fediwarden.app import App
 from fediwarden.calibration import Interval, interval
 from fediwarden.cli.common import JSON, build

@@ -61,7 +61,7 @@ class Verify:
         self._whole: dict[bool, set[Sha256]] = {False: set(), True: set()}
         self._lost: dict[tuple[bool, Sha256], tuple[Finding, Manifest | None]] = {}
         self._silent: Counter[StoreName] = Counter()
-        self._unasked: dict[StoreName, tuple[FediwardenError, int]] = {}
+        self._automatic: dict[StoreName, tuple[FediwardenError, int]] = {}
 
     def findings(self) -> Iterator[Finding]:
         """Everything that does not agree. Raises: CannotWrite while mending."""
@@ -71,7 +71,7 @@ class Verify:
         yield from self._of_stores()
         for finding, _ in self._lost.values():
             yield finding
-        for store, (error, number) in self._unasked.items():
+        for store, (error, number) in self._automatic.items():
             yield Finding(
                 "store",
                 "not asked",
@@ -206,16 +206,16 @@ class Verify:
 
     def _answers(self, event: DeedEvent, ask: Callable[[Keeper, DeedEvent], Iterator[Finding]]) -> list[Finding]:
         store = event.store
-        if store in self._unasked:
-            error, number = self._unasked[store]
+        if store in self._automatic:
+            error, number = self._automatic[store]
             if not isinstance(error, Unreached) or not error.retry or self._silent[store] >= DOWN_AFTER:
-                self._unasked[store] = (error, number + 1)
+                self._automatic[store] = (error, number + 1)
                 return []
         try:
             found = list(ask(self._hold(store), event))
         except (Unreached, Misconfigured) as error:
             self._silent[store] += 1
-            self._unasked[store] = (error, self._unasked.get(store, (error, 0))[1] + 1)
+            self._automatic[store] = (error, self._automatic.get(store, (error, 0))[1] + 1)
             return []
         self._silent[store] = 0
         return found

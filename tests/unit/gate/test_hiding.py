@@ -45,7 +45,7 @@ def test_a_debt_that_turns_out_suspected_is_purged_unless_somebody_else_uploaded
     home: tuple[App, FakePictrs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fediwarden.gate.debts.EVERY", 0.05)
-    monkeypatch.setattr("fediwarden.unasked.ACT_SECONDS", 0.2)
+    monkeypatch.setattr("fediwarden.acting.automatic.ACT_SECONDS", 0.2)
     app, fake = home
     core = Core()
     monkeypatch.setattr(App, "policy", core.policy)

@@ -8,13 +8,13 @@ from typing import cast
 import pytest
 from tests.support.ledgers import NOW, STORE, a_decision, a_hash, a_look, a_ref, an_event
 
+from fediwarden.acting.blast_radius import Radius
+from fediwarden.acting.copies import POLICY, RULE, Copied, because_of, tie, tied
+from fediwarden.acting.proposal import known
 from fediwarden.app import App
 from fediwarden.cli import act
-from fediwarden.copies import POLICY, RULE, Copied, because_of, tie, tied
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, Decision, DeedState, Name, NameKind, Owed, RunId, Step
-from fediwarden.proposal import known
-from fediwarden.radius import Radius
 
 
 @pytest.fixture

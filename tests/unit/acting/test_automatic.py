@@ -12,15 +12,15 @@ from tests.support.core import START, Core
 from tests.support.gates import named
 from tests.support.yard import Yard
 
-from fediwarden import unasked
-from fediwarden.actions import Outcome
-from fediwarden.copies import Copied
+from fediwarden.acting import automatic
+from fediwarden.acting.automatic import ACT_SECONDS, AGAIN, Acting, Automatic, Choice, Suspected
+from fediwarden.acting.blast_radius import Radii, Radius
+from fediwarden.acting.copies import Copied
+from fediwarden.acting.executor import Outcome
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
 from fediwarden.model import Answer, ObjectRef, Owed, Step, StoreName, Why
-from fediwarden.radius import Radii, Radius
 from fediwarden.stores.memory import MemoryStore
-from fediwarden.unasked import ACT_SECONDS, AGAIN, Acting, Choice, Suspected, Unasked
 from fediwarden.vault import make_identities
 
 BAD = [b"bad %d" % number for number in range(4)]
@@ -43,17 +43,17 @@ class People:
 
 @dataclass
 class Desk:
-    """What stands around one `Unasked`."""
+    """What stands around one `Automatic`."""
 
     yard: Yard
     people: People
-    unasked: Unasked
+    automatic: Automatic
     now: list[float]
 
     def act(self) -> list[str]:
         """Choose and hide; the keys that were hidden."""
-        choice = self.unasked.choose()
-        return [result.key for result in self.unasked.hide(self.yard.warden, choice) if result.outcome is Outcome.DONE]
+        choice = self.automatic.choose()
+        return [result.key for result in self.automatic.hide(self.yard.executor, choice) if result.outcome is Outcome.DONE]
 
 
 def passed_as_debt(ledger: Ledger, data: bytes, store: StoreName) -> None:
@@ -79,7 +79,9 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     def meant(owed: Owed) -> bool:
         return yard.ledger.uploads.was_debt(owed.sha256)
 
-    chooses = Unasked(yard.ledger, radii, yard.clock, Event(), allowance=2, drill_allowance=1, meant=meant, ticks=lambda: now[0])
+    chooses = Automatic(
+        yard.ledger, radii, yard.clock, Event(), allowance=2, drill_allowance=1, meant=meant, ticks=lambda: now[0]
+    )
     with capture_logs():
         yield Desk(yard, people, chooses, now)
 
@@ -156,7 +158,7 @@ def test_who_shares_it_is_asked_again_after_a_while_and_not_before(desk: Desk) -
     desk.yard.clock.turn(days=1)
     asked = len(desk.people.asked)
     for _ in range(5):
-        assert desk.unasked.choose() == Choice(frozenset(), owed=True, shared=1, over=0)
+        assert desk.automatic.choose() == Choice(frozenset(), owed=True, shared=1, over=0)
     assert len(desk.people.asked) == asked
 
     desk.people.owners = {}
@@ -165,7 +167,7 @@ def test_who_shares_it_is_asked_again_after_a_while_and_not_before(desk: Desk) -
 
 
 def test_the_more_is_shared_the_more_seldom_each_is_asked_about(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unasked, "EACH", AGAIN)
+    monkeypatch.setattr(automatic, "EACH", AGAIN)
     desk.people.owners = dict.fromkeys("012", 2)
     desk.act()
     asked = list(desk.people.asked)
@@ -186,22 +188,22 @@ def test_what_is_over_the_allowance_is_asked_about_when_its_turn_comes(desk: Des
 
 
 def test_bytes_that_came_after_the_choice_are_not_hidden(desk: Desk) -> None:
-    choice = desk.unasked.choose()
+    choice = desk.automatic.choose()
     changed, other = sorted(key for _, key, _ in choice.objects)
     desk.yard.store.put(changed, b"bad and new")
     desk.yard.scan()
 
-    hidden = [result.key for result in desk.unasked.hide(desk.yard.warden, choice)]
+    hidden = [result.key for result in desk.automatic.hide(desk.yard.executor, choice)]
 
     assert hidden == [other]
     assert desk.yard.store.objects[changed]
 
 
 def test_nothing_is_asked_or_hidden_once_it_is_to_stop(desk: Desk) -> None:
-    choice = desk.unasked.choose()
-    desk.unasked._stop.set()
-    assert list(desk.unasked.hide(desk.yard.warden, choice)) == []
-    assert desk.unasked.choose().objects == frozenset()
+    choice = desk.automatic.choose()
+    desk.automatic._stop.set()
+    assert list(desk.automatic.hide(desk.yard.executor, choice)) == []
+    assert desk.automatic.choose().objects == frozenset()
     assert len(desk.people.asked) == 2
 
 

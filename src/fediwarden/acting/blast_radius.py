@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256 as digest
 
-from fediwarden.copies import Copied
+from fediwarden.acting.copies import Copied
 from fediwarden.errors import FediwardenError, Gone, Lost
 from fediwarden.ledger import Ledger
 from fediwarden.model import NameKind, ObjectRef, Owed, Sha256, StoreName

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 
-from fediwarden.actions import Left, Plan, left_by_restore, planned
+from fediwarden.acting.blast_radius import Radii, Radius
+from fediwarden.acting.plan import Left, Plan, left_by_restore, planned
 from fediwarden.ledger import Ledger
 from fediwarden.model import Owed, Sha256, StoreName
-from fediwarden.radius import Radii, Radius
 
 Known = tuple[StoreName, str, Sha256]
 
@@ -67,7 +67,7 @@ class Terms:
         leave: Callable[[Owed], bool] = lambda _: False,
         last: Callable[[Owed], bool] = lambda _: False,
     ) -> Plan:
-        """See `actions.planned`."""
+        """See `plan.planned`."""
         return planned(
             ledger,
             now,

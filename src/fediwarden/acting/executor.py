@@ -5,15 +5,16 @@ After a crash anywhere, the same call with the same deed finds its own traces an
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256 as digest
 from pathlib import Path
 
 import structlog
 
+from fediwarden.acting.plan import Plan
 from fediwarden.config import Profile
 from fediwarden.errors import (
     BadEvidence,
@@ -43,7 +44,7 @@ from fediwarden.model import (
     StoreName,
     TraceRecord,
 )
-from fediwarden.stores.interface import IMPORTING, Keeper, Piecewise
+from fediwarden.stores.interface import Keeper, Piecewise
 from fediwarden.vault import Vault
 
 log = structlog.get_logger("fediwarden")
@@ -79,114 +80,8 @@ class Result:
     altered: Sha256 | None = None  # what a platform made of the bytes that were put back, where it wrote them anew
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one `apply` would do, worst first, and what the allowance leaves owed."""
-
-    todo: tuple[Owed, ...]
-    owed: int  # in all, drills included
-    left_today: int  # of the allowance, drills not counted
-    over: int  # owed beyond the allowance
-
-
-def midnight(now: datetime) -> datetime:
-    """When the day's allowance began, in UTC."""
-    return now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def planned(
-    ledger: Ledger,
-    now: datetime,
-    *,
-    allowance: int,
-    drill_allowance: int,
-    only: Sequence[str] = (),
-    leave: Callable[[Owed], bool] = lambda _: False,
-    last: Callable[[Owed], bool] = lambda _: False,
-    limit: int | None = None,
-) -> Plan:
-    """What may be done now. A deed begun today was counted when it began; each other one takes one of the day's allowance.
-
-    What failed on another day comes after what was never tried: objects that cannot be hidden must not use up the
-    allowance of every day. After both comes what several people share (`last`). What is to be left (`leave`) stays owed, and
-    takes none of the allowance.
-    """
-    since = midnight(now)
-    left = {
-        False: max(0, allowance - ledger.acted(since, drill=False)),
-        True: max(0, drill_allowance - ledger.acted(since, drill=True)),
-    }
-    left_today = left[False]
-
-    def counted(owed: Owed) -> bool:
-        """What was begun today was counted then; what an unfinished restoring left, when it was hidden first."""
-        return owed.last is not None and (owed.last.at >= since or owed.last.act is Act.RESTORE)
-
-    todo: list[Owed] = []
-    failed: list[Owed] = []
-    shared: list[Owed] = []
-    most = sum(left.values())
-    total = over = 0
-    for owed in ledger.owed(only=only):
-        total += 1
-        if leave(owed):
-            continue
-        if last(owed):
-            shared.append(owed)
-            continue
-        if limit is not None and len(todo) >= limit:
-            continue
-        if counted(owed):
-            todo.append(owed)
-        elif owed.last is not None and owed.last.state is DeedState.FAILED:
-            if len(failed) < most:
-                failed.append(owed)
-            else:
-                over += 1
-        elif left[owed.decision.drill]:
-            left[owed.decision.drill] -= 1
-            todo.append(owed)
-        else:
-            over += 1
-    for owed in failed + shared:
-        if limit is not None and len(todo) >= limit:
-            break
-        if counted(owed):
-            todo.append(owed)
-        elif left[owed.decision.drill]:
-            left[owed.decision.drill] -= 1
-            todo.append(owed)
-        else:
-            over += 1
-    return Plan(tuple(todo), total, left_today, over)
-
-
 class _Others(FediwardenError):
     """What an unfinished restoring had brought back is taken away; the same bytes are there for others, and nobody agreed to that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What an unfinished restoring left. It was hidden before, so nobody is asked a second time who shares that."""
-
-    aliases: frozenset[str] | None  # that it imported, or was going to; None where it does not go by aliases
-
-    def mixed(self, aliases: Collection[str]) -> bool:
-        """Whether others have these bytes as well, by the aliases that there are now."""
-        return self.aliases is not None and not self.aliases.issuperset(aliases)
-
-    def alone(self, aliases: Collection[str]) -> bool:
-        """Whether only others have them: nothing that it imported is left."""
-        return self.mixed(aliases) and self.aliases is not None and self.aliases.isdisjoint(aliases)
-
-
-def left_by_restore(ledger: Ledger, owed: Owed) -> Left | None:
-    """What is owed again because a restoring did not end; None where it is owed for another reason."""
-    found = None if owed.last is None else ledger.left_by_restore(owed.ref.store, owed.ref.key, owed.sha256)
-    if found is None:
-        return None
-    noted = found[0].place.facts.get(IMPORTING) if found[0].place else None
-    return Left(None if noted is None else frozenset(noted.split("\n")))
 
 
 def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
@@ -196,7 +91,7 @@ def spot_of(store: StoreName, key: str, sha256: Sha256) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Custody:
     """A keeper, and what it does to what it hides.
 
     `removes` says that hidden objects are kept in the vault only. `platform` says that a program such as pict-rs does it:
@@ -208,14 +103,14 @@ class Hold:
     platform: bool = False
 
 
-class Warden:
+class Executor:
     """The sole holder of keepers and vaults."""
 
     def __init__(
         self,
         ledger: Ledger,
         run: RunId,
-        hold: Callable[[StoreName], Hold],
+        hold: Callable[[StoreName], Custody],
         vaults: Mapping[bool, Vault],
         profile: Profile,
         clock: Callable[[], datetime],
@@ -346,7 +241,7 @@ class Warden:
         self._did(event, DeedState.DONE, place)
         return replace(_result(event, Outcome.DONE), trace=trace)
 
-    def _may_remove(self, hold: Hold, store: StoreName) -> None:
+    def _may_remove(self, hold: Custody, store: StoreName) -> None:
         """Nothing is sealed: only what is moved may be hidden. Raises: Misconfigured."""
         if hold.platform:
             raise Misconfigured(
@@ -398,7 +293,7 @@ class Warden:
         vault.seal(blob.data, blob.sha256, store=owed.ref.store, key=owed.ref.key, at=self._clock(), because=because)
         self._did(event, DeedState.SEALED)
 
-    def _take_away(self, hold: Hold, owed: Owed, left: tuple[DeedEvent, DeedEvent] | None, *, agreed: bool) -> Place:
+    def _take_away(self, hold: Custody, owed: Owed, left: tuple[DeedEvent, DeedEvent] | None, *, agreed: bool) -> Place:
         """Hide it. Where an unfinished restoring left some of it back (`left`), that goes first, and it is on record as hidden before.
 
         Raises: _Others, where others have it too and nobody agreed to that.
@@ -424,7 +319,7 @@ class Warden:
             return replace(place, facts=facts)
         return place
 
-    def _hidden_at(self, hold: Hold, owed: Owed) -> Place:
+    def _hidden_at(self, hold: Custody, owed: Owed) -> Place:
         ref, sha256 = owed.ref, owed.sha256
         try:
             if hold.removes:

@@ -7,13 +7,13 @@ from typing import cast
 import pytest
 from tests.support.ledgers import NOW, STORE, a_decision, a_hash, a_look, a_ref
 
+from fediwarden.acting.blast_radius import Radii, Radius
 from fediwarden.errors import FediwardenError, Lost, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Name, NameKind, ObjectRef, Owed, Sha256
 from fediwarden.platforms.lemmy.model import Copy, Person, Trace, Tracer, Upload, Use, UseKind
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.platforms.pictrs.words import Item
-from fediwarden.radius import Radii, Radius
 
 URL = "https://far.example/x.png"
 

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from tests.support.core import POLICY, Core
 from tests.support.yard import METADATA, Crash, Mortal, Yard
 
-from fediwarden.actions import Outcome, midnight, spot_of
+from fediwarden.acting.executor import Outcome, spot_of
+from fediwarden.acting.plan import midnight
 from fediwarden.app import acting_alone
 from fediwarden.errors import BadEvidence, Busy, CannotWrite, Misconfigured, Refused, Unreached
 from fediwarden.ledger import Doubt, Listed
@@ -125,8 +126,8 @@ def test_limit_only_and_a_zero_allowance_do_what_they_say(new_yard: Callable[...
     yard = new_yard({"a": b"bad a", "b": b"bad b", "c": b"odd c"})
     assert yard.apply(0) == []
     assert len(yard.apply(limit=1)) == 1
-    warden = yard.warden
-    (result,) = warden.apply(yard.plan(allowance=9, drill_allowance=0, only=["c"]))
+    executor = yard.executor
+    (result,) = executor.apply(yard.plan(allowance=9, drill_allowance=0, only=["c"]))
     assert result.key == "c"
     assert len(yard.owed) == 1
 
@@ -263,11 +264,11 @@ def test_one_odd_object_never_keeps_the_others_from_being_hidden(new_yard: Calla
             raise error
 
     yard.store.before = breaks
-    warden = yard.warden
+    executor = yard.executor
     plan = yard.plan(allowance=9, drill_allowance=0)
     raises: AbstractContextManager[object] = pytest.raises(Misconfigured) if isinstance(error, Misconfigured) else nullcontext()
     with raises:  # when all the others were tried
-        list(warden.apply(plan))
+        list(executor.apply(plan))
     assert yard.store.objects == {"a": b"bad"}
     assert yard.states("a")[-1] == (Act.HIDE, DeedState.FAILED)
     assert yard.owed == ["a"]
@@ -328,13 +329,13 @@ def test_a_hidden_copy_that_is_missing_at_the_next_try_is_never_called_gone(new_
 
 def test_what_was_decided_anew_after_the_plan_was_made_is_left_alone(new_yard: Callable[..., Yard]) -> None:
     yard = new_yard({"a": b"bad", "b": b"odd"})
-    warden = yard.warden
+    executor = yard.executor
     plan = yard.plan(allowance=9, drill_allowance=0)
     digest = yard.entry("a").sha256
     assert digest is not None
     yard.ledger.clear(yard.begun("restore"), digest, Decision(Step.PASS, "a person", "a cat", by="ada"))
     rejudge(yard.ledger, yard.begun("rejudge"), parse(_policy("odd is worse"), "x"))
-    results = {result.key: result.outcome for result in warden.apply(plan)}
+    results = {result.key: result.outcome for result in executor.apply(plan)}
 
     assert results == {"a": Outcome.CHANGED, "b": Outcome.DONE}
     assert yard.store.objects == {"a": b"bad"}

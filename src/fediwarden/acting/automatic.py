@@ -9,14 +9,14 @@ from threading import Event
 
 import structlog
 
-from fediwarden.actions import Result, Warden
+from fediwarden.acting.blast_radius import Radii, Radius
+from fediwarden.acting.copies import POLICY, Copied, tie
+from fediwarden.acting.executor import Executor, Result
+from fediwarden.acting.proposal import Known, Stopped, Terms, known, propose
 from fediwarden.backoff import Backoff
-from fediwarden.copies import POLICY, Copied, tie
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
 from fediwarden.model import Owed, RunId, Step
-from fediwarden.proposal import Known, Stopped, Terms, known, propose
-from fediwarden.radius import Radii, Radius
 
 log = structlog.get_logger("fediwarden")
 
@@ -37,7 +37,7 @@ class Choice:
     copies: tuple[tuple[Owed, Copied], ...] = ()  # what shows the same as one of these, with which
 
 
-class Unasked:
+class Automatic:
     """Chooses first, asking pict-rs and Lemmy who is met while others may act; hides what it chose afterwards."""
 
     def __init__(
@@ -97,11 +97,11 @@ class Unasked:
         objects = frozenset(known(one.owed) for one in found.alone)
         return Choice(objects, bool(found.plan.owed), len(held) + len(again), found.plan.over, copies)
 
-    def hide(self, warden: Warden, choice: Choice) -> Iterator[Result]:
+    def hide(self, executor: Executor, choice: Choice) -> Iterator[Result]:
         """Hide what was chosen, as far as it is still owed and allowed, and with it the previews that Lemmy made of it.
 
         A preview that others show as well, and the picture that something is a preview of, are for a person to decide: they are put
-        on record for review. Raises: as `Warden.apply`.
+        on record for review. Raises: as `Executor.apply`.
         """
         plan = self._terms.chosen(self._ledger, self._clock(), choice.objects)
         if self._stop.is_set():
@@ -110,11 +110,11 @@ class Unasked:
         with_copies = choice.objects | {
             (copy.ref.store, copy.ref.key, copy.sha256)
             for one, copy in choice.copies
-            if known(one) in still and self._is_tied(warden.run, one, copy)
+            if known(one) in still and self._is_tied(executor.run, one, copy)
         }
         if with_copies != choice.objects:
             plan = self._terms.chosen(self._ledger, self._clock(), with_copies)
-        for result in warden.apply(plan):
+        for result in executor.apply(plan):
             yield result
             if self._stop.is_set():
                 return

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.yard import METADATA, Yard
 
-from fediwarden.actions import Hold, Outcome, Result, Warden
+from fediwarden.acting.executor import Custody, Executor, Outcome, Result
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, DeedState, ObjectRef, Owed, Place, Sha256, Step, StoreName
@@ -45,13 +45,13 @@ class Served(Yard):
 
     seal_trace: Callable[[Owed], str] | None = None
 
-    def hold(self, name: StoreName) -> Hold:
-        return Hold(self.store, removes=True, platform=True)
+    def hold(self, name: StoreName) -> Custody:
+        return Custody(self.store, removes=True, platform=True)
 
     @property
-    def warden(self) -> Warden:
+    def executor(self) -> Executor:
         run = self.begun("apply")
-        return Warden(self.ledger, run, self.hold, self.vaults, self.profile, self.clock, "ada", 1 << 20, self.seal_trace)
+        return Executor(self.ledger, run, self.hold, self.vaults, self.profile, self.clock, "ada", 1 << 20, self.seal_trace)
 
 
 @pytest.fixture(autouse=True)
@@ -125,10 +125,10 @@ def test_what_somebody_else_took_away_before_any_try_is_gone_and_not_called_hidd
 def test_a_profile_that_seals_nothing_lets_no_platform_destroy_the_only_copy(tmp_path: Path, identities: list[Identity]) -> None:
     yard = Served(Platform("memory", {"a": b"bad"}), Ledger.open(":memory:"), folder=tmp_path, keys=identities, profile=METADATA)
     yard.scan()
-    warden = yard.warden
+    executor = yard.executor
     results: list[Result] = []
     with pytest.raises(Misconfigured, match="the only copy"):
-        results.extend(warden.apply(yard.plan(allowance=5, drill_allowance=0)))
+        results.extend(executor.apply(yard.plan(allowance=5, drill_allowance=0)))
     assert yard.store.objects == {"a": b"bad"}
     assert yard.owed == ["a"]
 
@@ -154,5 +154,5 @@ def test_what_a_platform_wrote_anew_is_restored_said_to_differ_and_not_hidden_ag
 def test_a_store_that_is_no_platform_restores_byte_for_byte_or_not_at_all(yard: Served) -> None:
     yard.apply()
     yard.store.anew = b"!"  # type: ignore[attr-defined]
-    yard.hold = lambda name: Hold(yard.store, removes=True)  # type: ignore[method-assign]
+    yard.hold = lambda name: Custody(yard.store, removes=True)  # type: ignore[method-assign]
     assert yard.restore("a", with_key=True).outcome is Outcome.FAILED
