@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from fediwarden.media import Cage, Limits, Report
 from fediwarden.model import Blob, Frame, ObjectRef, StoreName
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -31,10 +34,16 @@ class Seen:
         return {unopened.why for unopened in self.report.unopened}
 
 
+def boot(call: str) -> str:
+    """What a preloaded process of `tests.support.misbehaving` runs."""
+    paths = "import sys; sys.path.append(sys.argv.pop(1))"
+    return f"{paths}; sys.path.append({str(ROOT)!r}); from tests.support.misbehaving import *; {call}"
+
+
 class MisbehavingCage(Cage):
     """Its children obey orders in the bytes they are given."""
 
-    _flags = ("--misbehave",)
+    _boot = boot("obeying()")
 
 
 def blob(data: bytes, key: str = "object", claimed: str = "") -> Blob:

@@ -1,6 +1,6 @@
 """The outside of the cage: hands bytes in, takes checked frames and a report out. It imports no image library.
 
-`Cage` owns one preloaded process (`nursery`), which forks the children that decode. A fresh child for every object costs
+`Cage` owns one preloaded process (`fork_server`), which forks the children that decode. A fresh child for every object costs
 more than decoding a two-megapixel JPEG, so one that met nothing but plain, whole pictures goes on to the next, a bounded
 number of times; anything odd ends it, and a failure in a used child is tried again in a fresh one. A child that hangs, is
 killed or was never born makes an object *unreached*, to be tried again; one that dies of its bytes makes it *broken*.
@@ -36,7 +36,7 @@ _START_SECONDS = 60.0
 _END_SECONDS = 10.0  # for the kernel to end a child that was killed, or that closed its pipe
 _PIPE_BYTES = 1 << 20
 _SUSPECT = (Reason.BOMB, Reason.TOO_SLOW, Reason.CRASHED)  # what a child's past may bring about
-_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from fediwarden.media.nursery import main; sys.exit(main())"
+_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from fediwarden.media.fork_server import main; sys.exit(main())"
 
 _ORDINARY = frozenset({"claim", "comment", "segment", "coverage"})  # notes that do not end a child's life
 
@@ -63,13 +63,13 @@ class Cage:
     With `reduced`, a missing layer of the lockdown is accepted. `close` may be called twice.
     """
 
-    _flags: tuple[str, ...] = ()  # for the nursery's command line; only tests have any
+    _boot = _BOOT  # what the preloaded process runs
 
     def __init__(self, limits: Limits, *, reduced: bool = False) -> None:
         self._limits = limits
         self._reduced = reduced
         self._lock = threading.Lock()
-        self._nursery: _Nursery | None = None
+        self._server: _ForkServer | None = None
         self._layers: Mapping[str, bool] | None = None
         self._formats: frozenset[str] = frozenset()
         self._closed = False
@@ -85,9 +85,9 @@ class Cage:
         """Start the preloaded process and prove in a real child that the cage holds; raises Misconfigured where it does not."""
         if self._layers is not None:
             return
-        nursery = self._running()
+        server = self._running()
         try:
-            layers, answers = nursery.test(self._limits.wall_seconds)
+            layers, answers = server.test(self._limits.wall_seconds)
         except (Garbled, Silent, Unreached) as error:
             self.close()
             raise Misconfigured(f"the cage for decoders cannot be tested: {error}", hint="see `fediwarden doctor`") from error
@@ -143,33 +143,33 @@ class Cage:
         """End the preloaded process and every child."""
         with self._lock:
             self._closed = True
-            nursery, self._nursery = self._nursery, None
-        if nursery is not None:
-            nursery.close()
+            server, self._server = self._server, None
+        if server is not None:
+            server.close()
 
-    def _running(self) -> "_Nursery":
+    def _running(self) -> "_ForkServer":
         """The preloaded process, a new one if the last has died."""
         with self._lock:
             if self._closed:
                 raise Unreached("the cage is closed")
-            if self._nursery is None or self._nursery.dead:
-                if self._nursery is not None:
+            if self._server is None or self._server.dead:
+                if self._server is not None:
                     log.warning("the preloaded process of the cage has died; starting another")
-                    self._nursery.close()
-                self._nursery = _Nursery(self._limits, self._flags, reduced=self._reduced)
-                self._formats = self._nursery.formats
-            return self._nursery
+                    self._server.close()
+                self._server = _ForkServer(self._limits, self._boot, reduced=self._reduced)
+                self._formats = self._server.formats
+            return self._server
 
 
 class Peek:
     """One look under way. Iterate `frames` to its end, then read `report`; leaving early ends the child."""
 
-    def __init__(self, nursery: "_Nursery | None", blob: Blob, limits: Limits, report: Report | None = None) -> None:
-        self._nursery = nursery
+    def __init__(self, server: "_ForkServer | None", blob: Blob, limits: Limits, report: Report | None = None) -> None:
+        self._server = server
         self._blob = blob
         self._limits = limits
         self._report = report
-        self._child: _Child | None = None if nursery is None else nursery.take()
+        self._child: _Child | None = None if server is None else server.take()
 
     @property
     def report(self) -> Report:
@@ -183,7 +183,7 @@ class Peek:
 
         Raises Unreached where the child fell silent, was killed from outside, or the preloaded process died.
         """
-        if self._report is not None or self._nursery is None or self._child is None:
+        if self._report is not None or self._server is None or self._child is None:
             return
         sent = 0
         try:
@@ -193,8 +193,8 @@ class Peek:
             if self._suspect(self._child):
                 # what an earlier object left behind in this child may be to blame: once more, in a fresh one
                 self._report = None
-                self._nursery.kill(self._child)
-                self._child = self._nursery.take(fresh=True)
+                self._server.kill(self._child)
+                self._child = self._server.take(fresh=True)
                 for number, frame in enumerate(self._attempt(self._child)):
                     if number >= sent:
                         yield frame
@@ -206,15 +206,15 @@ class Peek:
 
     def close(self) -> None:
         """Let the child go: back to its kin after a plain picture, else to its end."""
-        if self._child is None or self._nursery is None:
+        if self._child is None or self._server is None:
             return
         child, self._child = self._child, None
         if self._report is not None and _plain(self._report) and child.served < self._limits.objects_per_child:
-            self._nursery.give_back(child)
+            self._server.give_back(child)
         elif self._report is not None and self._report.reason is None:
-            self._nursery.dismiss(child)
+            self._server.dismiss(child)
         else:
-            self._nursery.kill(child)
+            self._server.kill(child)
 
     def _attempt(self, child: "_Child") -> Iterator[Frame]:
         """Send the object to one child and yield its frames; afterwards there is a report."""
@@ -272,10 +272,10 @@ def _plain(report: Report) -> bool:
     return still and report.reason is None and not report.unopened and all(note.what in _ORDINARY for note in report.notes)
 
 
-class _Nursery:
+class _ForkServer:
     """The running preloaded process, seen from outside. A thread of its own hears how children ended."""
 
-    def __init__(self, limits: Limits, flags: tuple[str, ...], *, reduced: bool) -> None:
+    def __init__(self, limits: Limits, boot: str, *, reduced: bool) -> None:
         self._reduced = reduced
         self._lock = threading.Lock()
         self._children: dict[int, _Child] = {}
@@ -284,13 +284,13 @@ class _Nursery:
         self._closed = False
         self.dead = False
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        complaints = os.memfd_create("nursery", os.MFD_CLOEXEC)
+        complaints = os.memfd_create("fork_server", os.MFD_CLOEXEC)
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                     [
-                        *(sys.executable, "-I", "-c", _BOOT, str(Path(__file__).parents[2])),
-                        *("--socket", str(theirs.fileno()), "--limits", json.dumps(limits.as_json()), *flags),
+                        *(sys.executable, "-I", "-c", boot, str(Path(__file__).parents[2])),
+                        *("--socket", str(theirs.fileno()), "--limits", json.dumps(limits.as_json())),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ import os
 import platform
 import resource
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 LAYERS = ("rlimits", "no_new_privs", "landlock", "seccomp")
@@ -108,18 +108,22 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def lock(walls: Walls, parent: int, without: Collection[str] = ()) -> dict[str, bool]:
-    """Put up every wall but those in `without`, for good, and say which of `LAYERS` stand; a failing one does not raise."""
+def lock(walls: Walls, parent: int) -> dict[str, bool]:
+    """Put up every wall, for good, and say which of `LAYERS` stand; a failing one does not raise."""
     libc = _libc()
     _become_nobody()
     die_with_parent(parent)  # after the change of user, which clears it
     _prctl(libc, _PR_SET_DUMPABLE, 0)
-    stands = dict.fromkeys(LAYERS, False)
-    stands["rlimits"] = "rlimits" not in without and _limit(walls)
-    stands["no_new_privs"] = "no_new_privs" not in without and _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
-    stands["landlock"] = "landlock" not in without and _landlock(libc)
-    stands["seccomp"] = "seccomp" not in without and _seccomp(libc)
-    return stands
+    return {
+        "rlimits": _limit(walls),
+        "no_new_privs": _no_new_privs(libc),
+        "landlock": _landlock(libc),
+        "seccomp": _seccomp(libc),
+    }
+
+
+def _no_new_privs(libc: ctypes.CDLL) -> bool:
+    return _prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _become_nobody() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import media_makers as make
-from tests.support.looking import MisbehavingCage, blob, look
+from tests.support.looking import MisbehavingCage, blob, boot, look
 
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.media import Cage, Limits
@@ -50,7 +50,7 @@ def test_a_child_is_refused(cage: Cage, forbidden: str) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_missing_wall_stops_the_start_unless_reduced(layer: str) -> None:
     class Lacking(Cage):
-        _flags = ("--without", layer)
+        _boot = boot(f"unwalled({layer!r})")
 
     with pytest.raises(Misconfigured) as caught:
         Lacking(Limits()).start()
@@ -132,7 +132,7 @@ def test_a_flood_of_messages_ends(wild: Cage) -> None:
 def test_a_child_killed_from_outside_is_unreached() -> None:
     with MisbehavingCage(Limits(wall_seconds=20)) as cage:
         cage.start()
-        nursery = cage._running()._process.pid
+        server = cage._running()._process.pid
         failures: list[Unreached] = []
 
         def looking() -> None:
@@ -143,7 +143,7 @@ def test_a_child_killed_from_outside_is_unreached() -> None:
 
         thread = threading.Thread(target=looking)
         thread.start()
-        os.kill(_child_of(nursery), signal.SIGKILL)
+        os.kill(_child_of(server), signal.SIGKILL)
         thread.join(10)
 
     assert len(failures) == 1
@@ -153,9 +153,9 @@ def test_a_child_killed_from_outside_is_unreached() -> None:
 def test_a_dead_nursery_costs_one_look_and_is_replaced() -> None:
     with MisbehavingCage(Limits(wall_seconds=20)) as cage:
         cage.start()
-        nursery = cage._running()._process.pid
+        server = cage._running()._process.pid
         with cage.look(blob(b"MISBEHAVE:sleep")) as peek:
-            os.kill(nursery, signal.SIGKILL)
+            os.kill(server, signal.SIGKILL)
             with pytest.raises(Unreached):
                 list(peek.frames())
         after = look(cage, make.still("png", 20, 20))
@@ -164,16 +164,16 @@ def test_a_dead_nursery_costs_one_look_and_is_replaced() -> None:
 
 
 def test_leaving_early_ends_the_child(cage: Cage) -> None:
-    nursery = cage._running()._process.pid
-    idle = _children_of(nursery)
+    server = cage._running()._process.pid
+    idle = _children_of(server)
     big = make.pages([make.scene(600, 500, n) for n in range(12)])
     with cage.look(blob(big)) as peek:
         next(peek.frames())
 
     deadline = time.monotonic() + 5
-    while not _children_of(nursery) <= idle and time.monotonic() < deadline:
+    while not _children_of(server) <= idle and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert _children_of(nursery) <= idle
+    assert _children_of(server) <= idle
 
 
 def test_many_threads_look_at_once(cage: Cage) -> None:
@@ -187,11 +187,11 @@ def test_many_threads_look_at_once(cage: Cage) -> None:
 def test_a_child_does_not_outlive_its_share_of_objects() -> None:
     with Cage(Limits(objects_per_child=3)) as cage:
         cage.start()
-        nursery = cage._running()._process.pid
+        server = cage._running()._process.pid
         seen = set()
         for _ in range(7):
             look(cage, make.still("png", 20, 20))
-            seen |= _children_of(nursery)
+            seen |= _children_of(server)
 
     assert len(seen) >= 2
 
@@ -215,16 +215,16 @@ def test_the_end_of_the_program_ends_everything_in_the_cage() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[3], check=False)
-    nursery = int(ran.stdout)
+    server = int(ran.stdout)
 
     deadline = time.monotonic() + 5
-    while Path(f"/proc/{nursery}/cmdline").exists() and time.monotonic() < deadline:
-        state = Path(f"/proc/{nursery}/stat").read_text().rpartition(")")[2].split()[0]
+    while Path(f"/proc/{server}/cmdline").exists() and time.monotonic() < deadline:
+        state = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[0]
         if state == "Z":
             break
         time.sleep(0.02)
     else:
-        assert not Path(f"/proc/{nursery}/cmdline").exists()
+        assert not Path(f"/proc/{server}/cmdline").exists()
 
 
 def test_importing_media_loads_no_decoder() -> None:

@@ -22,7 +22,6 @@ import signal
 import socket
 import sys
 import tarfile
-import time
 import traceback
 import zipfile
 from collections.abc import Callable
@@ -42,13 +41,11 @@ _REQUESTS, _RESULTS = 3, 4  # the only descriptors a child keeps besides the thr
 _REQUEST_BYTES = 4096
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve until the socket closes."""
+def main(arguments: list[str] | None = None, server: "type[ForkServer] | None" = None) -> int:
+    """Serve until the socket closes. `server`: who does, where that is not `ForkServer` itself."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--limits", required=True)
-    parser.add_argument("--misbehave", action="store_true", help="for tests: children obey orders in the bytes they decode")
-    parser.add_argument("--without", action="append", default=[], help="for tests: a layer to leave out")
     options = parser.parse_args(arguments)
     limits = Limits.from_json(json.loads(options.limits))
     channel = socket.socket(fileno=options.socket)
@@ -57,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     _warm(limits, video)
     gc.collect()
     gc.freeze()  # so that counting references in children copies as few pages as possible
-    Nursery(channel, limits, video, misbehave=options.misbehave, without=options.without).serve()
+    (server or ForkServer)(channel, limits, video).serve()
     return 0
 
 
@@ -153,17 +150,13 @@ def _movie(picture: Image.Image, format: str, codec: str) -> bytes:
     return out.getvalue()
 
 
-class Nursery:
-    """Forks, watches and buries children; single-threaded."""
+class ForkServer:
+    """Forks, watches and reaps children; single-threaded."""
 
-    def __init__(
-        self, channel: socket.socket, limits: Limits, video: VideoDecoder | None, *, misbehave: bool, without: list[str]
-    ) -> None:
+    def __init__(self, channel: socket.socket, limits: Limits, video: VideoDecoder | None) -> None:
         self._channel = channel
         self._limits = limits
         self._video = video
-        self._misbehave = misbehave
-        self._without = without
         self._children: dict[int, int] = {}  # process: its number
 
     def serve(self) -> None:
@@ -184,7 +177,7 @@ class Nursery:
                     if descriptor == wake:
                         with suppress(BlockingIOError):
                             os.read(wake, 4096)
-                        self._bury()
+                        self._reap()
                     elif not self._answer():
                         return
         except (BrokenPipeError, ConnectionResetError):
@@ -242,7 +235,7 @@ class Nursery:
             os.dup2(descriptor, place)
         _close_from(5)
         walls = Walls(self._limits.memory_mb << 20, self._limits.cpu_seconds * self._limits.objects_per_child)
-        stands = lockdown.lock(walls, parent, self._without)
+        stands = self._lock(walls, parent)
         while (request := wire.read_request(_REQUESTS)) is not None:
             facts, data = request
             if facts.get("test"):
@@ -253,11 +246,12 @@ class Nursery:
             else:
                 return
 
+    def _lock(self, walls: Walls, parent: int) -> dict[str, bool]:
+        return lockdown.lock(walls, parent)
+
     def _look(self, facts: dict[str, Any], data: bytes) -> wire.Report:
         looker = Looker(self._limits, lambda frame: wire.send_frame(_RESULTS, frame), self._video)
         try:
-            if self._misbehave:
-                _obey(data)
             return looker.look(data, str(facts.get("claimed", "")), str(facts.get("ending", "")))
         except MemoryError:
             raise
@@ -266,7 +260,7 @@ class Nursery:
             problem = f"an error of ours: {type(error).__name__} in {spot.name}, line {spot.lineno}: {error}"
             return wire.Report(reason=Reason.CRASHED, problem=problem)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         while self._children:
             process, status, used = os.wait4(-1, os.WNOHANG)
             if not process:
@@ -317,42 +311,6 @@ def _try_ptrace() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(call, 16, os.getppid(), 0, 0) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def _obey(data: bytes) -> None:
-    """For tests of the outside: what a child that was taken over, or is out of its depth, may do."""
-    if not data.startswith(b"MISBEHAVE:"):
-        return
-    match data[10:].split(b":", 1)[0]:
-        case b"spin":
-            while True:
-                pass
-        case b"sleep":
-            time.sleep(3600)
-        case b"hog":
-            hoard = []
-            while True:
-                hoard.append(bytearray(16 << 20))
-        case b"segv":
-            _crash()
-        case b"abort":
-            os.abort()
-        case b"exit":
-            os._exit(7)
-        case b"say":  # any bytes on the pipe
-            os.write(_RESULTS, data[14:])
-            os._exit(0)
-        case b"flood":
-            while True:
-                os.write(_RESULTS, b"F" + b"\xff" * 65535)
-        case _:
-            return
-
-
-def _crash() -> None:
-    import ctypes
-
-    ctypes.memset(ctypes.c_void_p(1), 0, 1)
 
 
 if __name__ == "__main__":
