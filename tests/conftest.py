@@ -1,11 +1,23 @@
 """Fixtures that every test may use: the real servers, started once per session and only when asked for."""
 
-from collections.abc import Generator
+import signal
+from collections.abc import Generator, Iterator
 
 import pytest
 from tests.support.nobody import python_for_nobody as python_for_nobody
 from tests.support.postgres import Postgres, running_postgres
+from tests.support.processes import end_started
 from tests.support.servers import S3Server, SshServer, running_s3, running_ssh
+
+# A shell that starts something in the background has it ignore Ctrl-C, and so would every program that a test starts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """What a test started is ended when it failed before it did that itself."""
+    yield
+    end_started()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.hub_server import WEIGHTS, HubServer, as_catalogue, at_once, hub_server, left_of, tiny
+from tests.support.processes import started
 from tests.support.waiting import until
 
 from fediwarden.errors import Misconfigured
@@ -78,12 +79,14 @@ def catalogue_file(tmp_path: Path) -> Path:
 
 
 def start_pull(home: Path, catalogue_file: Path, server: HubServer) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", PULL, str(home), str(catalogue_file), server.address],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
+    return started(
+        subprocess.Popen(
+            [sys.executable, "-c", PULL, str(home), str(catalogue_file), server.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+        )
     )
 
 

@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tests.support.processes import started
+
 from fediwarden.ledger import Ledger
 from fediwarden.model import Sha256
 from fediwarden.vault import Vault, read_recipients
@@ -116,13 +118,15 @@ class Home:
 
     def start(self, *arguments: str | Path) -> "subprocess.Popen[bytes]":
         """Start one command and come back at once."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            env=self.environment,
-            cwd=self.folder.parent,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        return started(
+            subprocess.Popen(
+                self.command(*arguments),
+                env=self.environment,
+                cwd=self.folder.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         )
 
     def add_store(self, name: str, **values: object) -> None:

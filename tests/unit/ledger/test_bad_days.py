@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from tests.support.disks import as_stranger, largest_file, small_disk
 from tests.support.ledgers import ENGINE, NOW, a_decision, a_finding, a_look, a_ref, begun, flagged
+from tests.support.processes import started
 
 from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.ledger import Ledger, database
@@ -36,8 +37,10 @@ for n in range(rounds):
 
 
 def writer(path: Path, name: str, rounds: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), name, str(rounds)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    return started(
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name, str(rounds)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
     )
 
 
