@@ -432,7 +432,7 @@ class SftpReader:
         """A very large folder, page by page. After a lost connection it is read again and what was seen is left out."""
         seen: set[int] = set()
         while True:
-            scan = _scan_later(posixpath.join(self._root, at))
+            scan = _LongListing(posixpath.join(self._root, at))
             try:
                 while entries := self._wire.call(scan.more):
                     for entry in entries:
@@ -558,7 +558,7 @@ class _Broken(Exception):
     """The connection under a listing is gone; the listing has to begin anew."""
 
 
-class _scan_later:
+class _LongListing:
     """A folder listing that is read a few thousand entries at a time, over one connection."""
 
     def __init__(self, path: bytes) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from threading import Lock
+from typing import TypedDict, Unpack
 
 from fediwarden.model import StoreName
 from fediwarden.pipeline import Tally
@@ -28,10 +29,21 @@ class StoreState:
     left: int = 0  # arrivals that were told, and wait for their look or have it now
     lag: float = 0.0  # seconds from coming in to being looked at, of the newest arrival
     swept: datetime | None = None  # the last complete listing
-    sweeping: bool = False
     doubt: str = ""  # why that, or a later one, concluded nothing; "" where it was believed
     unreadable: str = ""  # why the store can read none of the files that it lists
-    backlog: bool = False
+
+
+class Facts(TypedDict, total=False):
+    """What parts note about a store, each as in `StoreState`."""
+
+    signal: str
+    requests: int
+    listing_last_hour: int
+    left: int
+    lag: float
+    swept: datetime | None
+    doubt: str
+    unreadable: str
 
 
 @dataclass(slots=True)
@@ -69,10 +81,10 @@ class Board:
         self._notices: Counter[str] = Counter()
         self._lags: list[float] = []
 
-    def store(self, name: StoreName, **facts: object) -> None:
+    def store(self, name: StoreName, **facts: Unpack[Facts]) -> None:
         """Note facts about one store."""
         with self._lock:
-            self._stores[name] = replace(self._stores.get(name, StoreState()), **facts)  # type: ignore[arg-type]
+            self._stores[name] = replace(self._stores.get(name, StoreState()), **facts)
 
     def answered(self, name: StoreName, arrivals: int = 0, due: float | None = None) -> None:
         """A store told what is new; the next answer is due at `due`."""

@@ -484,7 +484,6 @@ class StoreWatch:
             self._must_sweep = False
             self._fetched = False
         self._sweeping = _Sweep(run, began, iter(self._asking.list()), unbounded=self._swept is None)
-        self._bench.board.store(self.name, sweeping=True)
 
     def _may_list(self, sweep: _Sweep) -> bool:
         return sweep.unbounded or not self._asking.requests or self._budget.wait() == 0.0
@@ -501,7 +500,6 @@ class StoreWatch:
             self._sweeping = None
             self._must_sweep = True
             self._sweep_after = self._bench.ticks() + self._sweeps.failed()
-            self._bench.board.store(self.name, sweeping=False)
             if not isinstance(error, Unreached):
                 raise
             log.warning("store unreached", store=self.name, problem=str(error), doing="sweep")
@@ -534,7 +532,6 @@ class StoreWatch:
         self._sweeping = None
         self._must_sweep = True
         self._sweep_after = bench.ticks() + self._sweeps.failed()
-        bench.board.store(self.name, sweeping=False)
         self._close_sweep(sweep, "not believed" if doubt is not None else "files not read")
 
     def _unreadable(self, sweep: _Sweep) -> str:
@@ -551,7 +548,7 @@ class StoreWatch:
         self._sweeps.worked()
         self._sweep_after = 0.0
         self._remember(swept=sweep.began.isoformat())
-        self._bench.board.store(self.name, swept=sweep.began, sweeping=False)
+        self._bench.board.store(self.name, swept=sweep.began)
         self._close_sweep(sweep, "finished")
         with self._turn:
             if isinstance(self._chosen, Listing):  # for want of dated keys; there may be some by now
@@ -577,7 +574,6 @@ class StoreWatch:
                 now.pages = pages
             elif page:
                 now = self._passing = _Pass(self._begin("backlog"), pages)
-                self._bench.board.store(self.name, backlog=True)
             else:
                 self._retry.worked()
                 self._retry_at = self._bench.ticks() + RETRY_FIRST
@@ -591,7 +587,6 @@ class StoreWatch:
             tally = self._scan(now.run, _Only(self._reader, self._stretches(now, mine)), self._bench.gaps)
         except BaseException:
             self._passing = None
-            self._bench.board.store(self.name, backlog=False)
             self._retry_at = self._bench.ticks() + self._retry.failed()
             raise
         finally:
@@ -615,7 +610,6 @@ class StoreWatch:
 
     def _end_pass(self, now: _Pass) -> None:
         self._passing = None
-        self._bench.board.store(self.name, backlog=False)
         if now.counts["seen"] + now.counts["broken"] + now.counts["gone"]:
             self._retry.worked()
         self._retry_at = 0.0 if self._more else self._bench.ticks() + self._retry.failed()
