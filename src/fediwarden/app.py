@@ -58,7 +58,7 @@ from fediwarden.stores.pictrs import PictrsKeeper
 from fediwarden.stores.remainder import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.tracing import Subject, Tracing
-from fediwarden.vault import Vault, read_recipients
+from fediwarden.vault import Vault, Vaults, read_recipients
 
 if TYPE_CHECKING:
     from fediwarden.watch.notices import Occasions, UploadNotices, Way
@@ -497,6 +497,10 @@ class App:
         folder = self.configuration.drill_vault if drill else self.configuration.path(self.settings.vault.folder)
         return Vault(folder, read_recipients(self.configuration.path(self.settings.vault.recipients)))
 
+    def vaults(self) -> Vaults | None:
+        """Both; None where the profile keeps no bytes. Raises: Misconfigured without two public keys."""
+        return Vaults(self.vault(), self.vault(drill=True)) if self.profile.keep == "preserve" else None
+
     @contextmanager
     def keepers(self, run: RunId | None = None) -> Iterator[Callable[[StoreName], Custody]]:
         """Opens the keeper of a store when it is first asked for (Misconfigured where it cannot); all are closed at the end.
@@ -569,10 +573,9 @@ class App:
 
         Raises: Misconfigured, CannotWrite, Busy while another `apply`, `restore` or `drill run` is at work.
         """
-        vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
         with acting_alone(Path(self.ledger.path).resolve()), self.keepers(run) as hold, self._sealing(run) as seal:
             yield Executor(
-                self.ledger, run, hold, vaults, self.profile, self.clock, self.actor, self.object_limit, seal_trace=seal
+                self.ledger, run, hold, self.vaults(), self.profile, self.clock, self.actor, self.object_limit, seal_trace=seal
             )
 
     @contextmanager
@@ -668,7 +671,7 @@ class App:
             log.warning("the gate sends no notices", problem=str(error))
         return UploadNotices(self.ledger, ways, self.clock, time.monotonic, self.stop)
 
-    def _gate_parts(self) -> tuple[Reader | None, dict[bool, Vault]]:
+    def _gate_parts(self) -> tuple[Reader | None, Vaults | None]:
         """The pict-rs store that uploads end in, and the vaults; opens no connection. Raises: Misconfigured."""
         name = self.settings.gate.store
         reader: Reader | None = None
@@ -677,7 +680,7 @@ class App:
             if not chosen.url.startswith(("pictrs://", "pictrs+")):
                 raise Misconfigured(f"gate.store: {name} is no pict-rs store", hint="its url begins with pictrs://")
             reader = self.reader(chosen)
-        return reader, {drill: self.vault(drill=drill) for drill in (False, True)} if self.profile.keep == "preserve" else {}
+        return reader, self.vaults()
 
     def check_gate(self) -> None:
         """Build what `gate` needs but models and connections, so that what is wrong shows. Raises: Misconfigured."""
@@ -892,8 +895,7 @@ class App:
         try:
             for name in (StoreName(name) for name in stores if self.is_pictrs(StoreName(name))):
                 servers[name] = self.pictrs(name)
-            seals = seals and self.profile.keep == "preserve"
-            vaults = {drill: self.vault(drill=drill) for drill in (False, True)} if seals else {}
+            vaults = self.vaults() if seals else None
             private = bool(self.settings.profile) and self.profile.scan_private_messages
             yield Tracing(self.ledger, run, tracer, servers, vaults, self.clock, self.actor, private_messages=private)
         finally:

@@ -16,7 +16,7 @@ from fediwarden.ledger import Entry, Ledger
 from fediwarden.model import Name, NameKind, Owed, RunId, Sha256, Step, StoreName, TraceRecord, Why
 from fediwarden.platforms.lemmy.model import Trace, Tracer
 from fediwarden.platforms.lemmy.wanted import canonical, read_address
-from fediwarden.vault import Vault
+from fediwarden.vault import Vaults
 
 CACHED_FROM = (
     "whether this is a cached copy of a remote picture, and of which: pict-rs tells that by its database alone, and Lemmy has no upload of "
@@ -91,7 +91,7 @@ class Tracing:
         run: RunId,
         tracer: Tracer,
         servers: Mapping[StoreName, Names],
-        vaults: Mapping[bool, Vault],
+        vaults: Vaults | None,
         clock: Callable[[], datetime],
         actor: str,
         *,
@@ -100,7 +100,7 @@ class Tracing:
         """
         Args:
             servers: the pict-rs servers, asked for names that the ledger does not know yet.
-            vaults: the vault for evidence under False, the one for drill pictures under True; empty where nothing is sealed.
+            vaults: None where nothing is sealed.
             actor: who asks, for the record.
             private_messages: whether the jurisdiction profile lets them be searched.
         """
@@ -186,8 +186,9 @@ class Tracing:
             text = json.dumps({**trace.as_json(), **(more or {})}, sort_keys=True, default=str).encode("ascii")
             sealed = Sha256(digest(text).hexdigest())
             because = {"trace of": about or subject, "rule": reason}
-            self._vaults[drill].seal(text, sealed, store=TRACES, key=about or subject, at=self._clock(), because=because)
-            if not self._vaults[drill].check(sealed):
+            vault = self._vaults.of(drill=drill)
+            vault.seal(text, sealed, store=TRACES, key=about or subject, at=self._clock(), because=because)
+            if not vault.check(sealed):
                 raise BadEvidence("the sealed trace does not read back as it was written", hint="check the vault's disk")
         self._record(reason, subject, about, trace, sealed=sealed)
         return sealed

@@ -237,6 +237,18 @@ class Vault:
             left.unlink()
 
 
+@dataclass(frozen=True, slots=True)
+class Vaults:
+    """Where bytes are sealed: evidence, and drill pictures apart from it."""
+
+    evidence: Vault
+    drills: Vault
+
+    def of(self, *, drill: bool) -> Vault:
+        """Where such an object is sealed."""
+        return self.drills if drill else self.evidence
+
+
 def examine(folder: Path) -> Iterator[Examined]:
     """Every sealed file of a vault with whether it is as it was written, read whole; and whatever else lies there. Needs no key."""
     if not folder.is_dir():

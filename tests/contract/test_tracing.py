@@ -30,7 +30,7 @@ from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.model import UseKind
 from fediwarden.platforms.pictrs.words import Item
 from fediwarden.tracing import Tracing
-from fediwarden.vault import Vault, make_identities
+from fediwarden.vault import Vault, Vaults, make_identities
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 STORE = StoreName("pictrs")
@@ -73,7 +73,7 @@ class Desk:
 
     def tracing(self, server: Pictrs | None = None, *, private_messages: bool = False, seals: bool = True) -> Tracing:
         servers = {STORE: server} if server else {}
-        vaults = {False: self.vault, True: self.vault} if seals else {}
+        vaults = Vaults(self.vault, self.vault) if seals else None
         return Tracing(
             self.ledger, self.run, Database(self.url, 10), servers, vaults, lambda: NOW, "eve", private_messages=private_messages
         )

@@ -135,8 +135,8 @@ def test_f15_a_flag_takes_away_and_never_destroys(yard: Callable[[dict[str, byte
     core.scan()
     core.apply()
 
-    (manifest,) = core.vaults[False].sealed()
-    assert core.vaults[False].open(manifest.sha256, [core.keys[1].path]) == b"bad"
+    (manifest,) = core.vaults.evidence.sealed()
+    assert core.vaults.evidence.open(manifest.sha256, [core.keys[1].path]) == b"bad"
     assert list(core.store.hidden.values()) == [b"bad"]
     assert core.restore("a").outcome is Outcome.DONE
     assert core.store.objects == {"a": b"bad"}

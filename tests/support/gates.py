@@ -19,7 +19,7 @@ from fediwarden.gate.secrets import Secrets
 from fediwarden.ledger import UploadTotals
 from fediwarden.model import Answer, Blob, Debt, EngineVersion, Sha256, StoreName
 from fediwarden.stores.interface import Reader
-from fediwarden.vault import Vault, make_identities
+from fediwarden.vault import Vault, Vaults, make_identities
 
 PICTRS = StoreName("pictrs")
 SECRET = "Kq3vX9-stand-in-for-tests-7Zt"
@@ -45,7 +45,7 @@ class Yard:
 
     gate: Gate
     core: Core
-    vaults: dict[bool, Vault]
+    vaults: Vaults
     hold: Event = field(default_factory=Event)  # looks wait until it is set
 
     async def ask(self, data: bytes, claimed: str = "image/png", *, began: float | None = None) -> bool:
@@ -94,7 +94,7 @@ def a_gate(
     """A gate at work. `slow` lets no look end before the yard's `hold` is set."""
     core = core or Core()
     publics = [identity.public for identity in make_identities(folder / "keys", 2)]
-    vaults = {drill: Vault(folder / ("vault-drill" if drill else "vault"), publics) for drill in (False, True)}
+    vaults = Vaults(Vault(folder / "vault", publics), Vault(folder / "vault-drill", publics))
     yard_hold = Event()
     if not slow:
         yard_hold.set()

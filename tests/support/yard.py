@@ -14,7 +14,7 @@ from fediwarden.config import Profile, profile
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, Decision, DeedEvent, DeedState, ObjectRef, RunId, Sha256, StoreName
 from fediwarden.stores.memory import MemoryStore
-from fediwarden.vault import Identity, Vault
+from fediwarden.vault import Identity, Vault, Vaults
 
 PRESERVE = profile("other")
 METADATA = replace(PRESERVE, name="metadata", keep="metadata only")
@@ -60,11 +60,9 @@ class Yard(Core):
     stores: dict[str, MemoryStore] = field(default_factory=dict)
 
     @property
-    def vaults(self) -> dict[bool, Vault]:
+    def vaults(self) -> Vaults:
         publics = [identity.public for identity in self.keys]
-        if self.profile.keep != "preserve":
-            return {}
-        return {drill: Vault(self.folder / f"vault-{drill}", publics) for drill in (False, True)}
+        return Vaults(Vault(self.folder / "vault-False", publics), Vault(self.folder / "vault-True", publics))
 
     def hold(self, name: StoreName) -> Custody:
         return Custody(self.stores.get(name, self.store), self.removes)
@@ -97,4 +95,4 @@ class Yard(Core):
         return [(event.act, event.state) for event in self.ledger.history(self.store.name, key).deeds]
 
     def sealed(self, data: bytes) -> bool:
-        return self.vaults[False].check(Sha256(sha256(data).hexdigest()))
+        return self.vaults.evidence.check(Sha256(sha256(data).hexdigest()))

@@ -65,7 +65,7 @@ def test_a_damaged_sealed_copy_is_found_and_sealed_again_from_the_hidden_one(yar
 
     assert mended.mended
     assert checked(yard) == []
-    assert yard.vaults[False].open(sha(BAD), [yard.keys[0].path]) == BAD
+    assert yard.vaults.evidence.open(sha(BAD), [yard.keys[0].path]) == BAD
     assert [path.read_bytes() for path in sealed_file(yard).parent.glob("*.age.unclaimed-*")] == [b"rot"]
 
 
@@ -80,7 +80,7 @@ def test_two_objects_with_the_same_bytes_are_both_sealed_again(yard: Yard) -> No
     checked(yard, mend=True)
 
     assert checked(yard) == []
-    assert {manifest.key for manifest in yard.vaults[False].sealed()} == {"a.png", "c.png"}
+    assert {manifest.key for manifest in yard.vaults.evidence.sealed()} == {"a.png", "c.png"}
 
 
 def test_a_sealed_copy_that_no_store_can_give_back_stays_a_disagreement(yard: Yard) -> None:
@@ -143,7 +143,7 @@ def test_a_sealed_copy_taken_out_by_hand_after_a_restoring_is_no_loss(yard: Yard
 
 
 def test_evidence_that_nothing_is_on_record_about_is_a_remark(yard: Yard) -> None:
-    yard.vaults[False].seal(b"?", sha(b"?"), store=StoreName("media"), key="x", at=yard.clock(), because={})
+    yard.vaults.evidence.seal(b"?", sha(b"?"), store=StoreName("media"), key="x", at=yard.clock(), because={})
 
     (found,) = checked(yard)
 

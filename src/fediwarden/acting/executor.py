@@ -5,7 +5,7 @@ After a crash anywhere, the same call with the same deed finds its own traces an
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -45,7 +45,7 @@ from fediwarden.model import (
     TraceRecord,
 )
 from fediwarden.stores.interface import Keeper, Piecewise
-from fediwarden.vault import Vault
+from fediwarden.vault import Vault, Vaults
 
 log = structlog.get_logger("fediwarden")
 
@@ -111,7 +111,7 @@ class Executor:
         ledger: Ledger,
         run: RunId,
         hold: Callable[[StoreName], Custody],
-        vaults: Mapping[bool, Vault],
+        vaults: Vaults | None,
         profile: Profile,
         clock: Callable[[], datetime],
         actor: str,
@@ -121,7 +121,7 @@ class Executor:
         """
         Args:
             hold: opens the keeper of a store when it is first needed.
-            vaults: the vault for evidence under False, the one for drill pictures under True; empty where nothing is sealed.
+            vaults: None where nothing is sealed.
             profile: says whether bytes are sealed at all.
             actor: who does it, for the record.
             object_limit: the largest object in bytes, as in the scan.
@@ -268,12 +268,17 @@ class Executor:
             self._ledger.platforms.traced(self._run, record)
             return problem
 
+    def _vault(self, *, drill: bool) -> Vault:
+        if self._vaults is None:
+            raise Misconfigured("this profile keeps no bytes, so there is no vault", hint="`keep` of the profile says so")
+        return self._vaults.of(drill=drill)
+
     def _moved_before(self, ref: ObjectRef, sha256: Sha256) -> bool:
         hidden = self._ledger.hidden(key=ref.key, store=ref.store)
         return any(earlier.sha256 == sha256 for earlier in hidden)
 
     def _seal(self, event: DeedEvent, owed: Owed, keeper: Keeper) -> None:
-        vault = self._vaults[owed.decision.drill]
+        vault = self._vault(drill=owed.decision.drill)
         try:
             blob = keeper.fetch(owed.ref, self._limit)
         except (Gone, Lost):
@@ -327,7 +332,7 @@ class Executor:
             return hold.keeper.hide(ref, sha256, spot_of(ref.store, ref.key, sha256))
         except Gone:
             # an earlier try sealed it, and was cut off, or not waited for, while the store removed it
-            if owed.last is not None and (hold.removes or hold.platform) and self._vaults[owed.decision.drill].check(sha256):
+            if owed.last is not None and (hold.removes or hold.platform) and self._vault(drill=owed.decision.drill).check(sha256):
                 return Place(ref.store, ref.key, "removed", "")
             raise
 
@@ -448,7 +453,7 @@ class Executor:
                 f"only the vault holds {sha256[:12]}",
                 hint="give one of the private keys: fediwarden restore KEY --identity /media/usb/officer-1.key",
             )
-        return self._vaults[drill].open(sha256, identities)
+        return self._vault(drill=drill).open(sha256, identities)
 
     def _noted(self, keeper: Keeper, hidden: DeedEvent, place: Place) -> Place:
         """The place with what a keeper has to know to undo an unfinished restoring; an earlier one's notes are kept."""
@@ -466,7 +471,7 @@ class Executor:
             except Gone:
                 if not identities:
                     raise
-                data = self._vaults[drill].open(sha256, identities)
+                data = self._vault(drill=drill).open(sha256, identities)
         return keeper.put_back(place, data)
 
     # -- the record ---------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def verify(
 def _verified(app: App, asked: list[StoreName], *, local: bool, mend: bool, json: bool) -> int:
     folders = {False: app.configuration.path(app.settings.vault.folder), True: app.configuration.drill_vault}
     seals = mend and app.profile.keep == "preserve"
-    vaults = {drill: app.vault(drill=drill) for drill in folders} if seals else None
+    vaults = app.vaults() if seals else None
     codes: list[Exit] = []
     mended = 0
     with app.keepers() as hold:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ from fediwarden.model import (
 )
 from fediwarden.platforms.pictrs.hashes import Hash, formats_of
 from fediwarden.policy import Policy, decide
-from fediwarden.vault import Vault
+from fediwarden.vault import Vaults
 
 log = structlog.get_logger("fediwarden")
 
@@ -96,7 +96,7 @@ class Gate:
         run: RunId,
         looks: Looks,
         policy: Policy,
-        vaults: Mapping[bool, Vault],
+        vaults: Vaults | None,
         clock: Callable[[], datetime],
         *,
         workers: int,
@@ -105,7 +105,7 @@ class Gate:
     ) -> None:
         """
         Args:
-            vaults: for evidence under False, for drill pictures under True; empty where the profile keeps no bytes.
+            vaults: None where the profile keeps no bytes.
             workers: uploads looked at at the same time.
             store: the pict-rs store that uploads end in; None where none is configured.
             beside: the stores whose objects are files of that pict-rs, and come back through it.
@@ -329,9 +329,9 @@ class Gate:
 
     def _sealed(self, body: Body, decision: Decision) -> bool | None:
         """Whether known bytes are in the vault: a scan, or an earlier policy, may have met them without sealing them."""
-        vault = self._vaults.get(decision.drill)
-        if vault is None:
+        if self._vaults is None:
             return None
+        vault = self._vaults.of(drill=decision.drill)
         if (decision.drill, body.sha256) in self._in_vault:
             return True
         try:
@@ -468,9 +468,9 @@ class Gate:
 
     def _seal(self, blob: Blob, decision: Decision) -> bool | None:
         """Refused bytes go into the vault before pict-rs deletes them; a vault that fails stops no refusal."""
-        vault = self._vaults.get(decision.drill)
-        if vault is None:
+        if self._vaults is None:
             return None
+        vault = self._vaults.of(drill=decision.drill)
         because = {
             "rule": decision.rule,
             "because": decision.because,

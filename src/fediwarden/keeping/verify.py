@@ -10,7 +10,7 @@ from fediwarden.errors import Exit, FediwardenError, Gone, Misconfigured, TooLar
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedEvent, DeedState, Sha256, StoreName
 from fediwarden.stores.interface import Keeper
-from fediwarden.vault import Examined, Manifest, Vault, examine
+from fediwarden.vault import Examined, Manifest, Vaults, examine
 
 DOWN_AFTER = 3  # objects in a row without an answer after which a store is asked no more
 
@@ -41,7 +41,7 @@ class Verify:
         limit: int,
         *,
         stores: Collection[StoreName] | None = None,
-        mend: Mapping[bool, Vault] | None = None,
+        mend: Vaults | None = None,
     ) -> None:
         """
         Args:
@@ -157,9 +157,9 @@ class Verify:
 
     def _tidied(self, drill: bool, left: int) -> Finding:
         words = f"{left:,} files that a crash left unfinished in {self._folders[drill]}"
-        if self._mend is None or drill not in self._mend:
+        if self._mend is None:
             return Finding("vault", "left over", words, Exit.OK, "the next sealing, or --mend, completes or removes them")
-        self._mend[drill].tidy()
+        self._mend.of(drill=drill).tidy()
         return Finding("vault", "left over", words + "; completed or removed", Exit.OK, mended=True)
 
     def _of_sealings(self) -> None:
@@ -281,7 +281,7 @@ class Verify:
         if lost is None:
             return
         finding, manifest = lost
-        vault = None if self._mend is None else self._mend.get(event.drill)
+        vault = None if self._mend is None else self._mend.of(drill=event.drill)
         if vault is None:
             hint = "its hidden copy is whole: --mend seals it again from there"
             self._lost[event.drill, event.sha256] = (replace(finding, hint=hint), manifest)

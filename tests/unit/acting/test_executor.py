@@ -151,8 +151,8 @@ def test_drills_have_an_allowance_and_a_vault_of_their_own(new_yard: Callable[..
     first = yard.apply(allowance=0, drills=1)
 
     assert [result.drill for result in first] == [True]
-    assert yard.vaults[True].check(first[0].sha256)
-    assert not yard.vaults[False].check(first[0].sha256)
+    assert yard.vaults.drills.check(first[0].sha256)
+    assert not yard.vaults.evidence.check(first[0].sha256)
     assert yard.apply(allowance=0, drills=1) == []
     assert yard.keys_of(yard.apply(allowance=1, drills=0)) == ["bad"]
     assert yard.plan(allowance=1, drill_allowance=2).left_today == 0
@@ -276,7 +276,7 @@ def test_one_odd_object_never_keeps_the_others_from_being_hidden(new_yard: Calla
 
 def test_a_damaged_sealed_copy_stops_its_own_object_only(new_yard: Callable[..., Yard]) -> None:
     yard = new_yard({"a": b"bad", "b": b"odd"})
-    vault = yard.vaults[False]
+    vault = yard.vaults.evidence
     sealed = vault.seal(b"bad", yard.entry("a").sha256 or Sha256(""), store=StoreName("x"), key="x", at=yard.clock(), because={})
     sealed.path.write_bytes(b"damaged")
     results = {result.key: result for result in yard.apply()}
@@ -558,7 +558,7 @@ def _settled(yard: Yard, data: bytes) -> None:
     assert yard.ledger.verify() == []
     assert len(list(yard.ledger.hidden())) == 1
     if yard.profile.keep == "preserve":
-        assert len(list(yard.vaults[False].sealed())) == 1
+        assert len(list(yard.vaults.evidence.sealed())) == 1
     if not yard.removes:
         assert list(yard.store.hidden.values()) == [data]
     assert yard.restore("a", with_key=yard.removes).outcome is Outcome.DONE

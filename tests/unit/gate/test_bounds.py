@@ -50,12 +50,12 @@ def test_a_suspected_picture_that_a_scan_met_is_sealed_before_its_second_upload_
         ref = ObjectRef(PICTRS, key(BAD), len(BAD), key(BAD))
         look = yard.core.looker.look(Blob(ref, BAD, named(BAD)))
         yard.core.ledger.record(yard.core.begun("scan"), [(look, None)])
-        assert not yard.vaults[False].check(named(BAD))
+        assert not yard.vaults.evidence.check(named(BAD))
 
         assert yard.asked(BAD) == [False]
         (answer,) = yard.answers(BAD)
         assert (answer.why, answer.sealed) == (Why.KNOWN, True)
-        assert yard.vaults[False].check(named(BAD))
+        assert yard.vaults.evidence.check(named(BAD))
 
 
 def test_a_debt_larger_than_all_room_is_paid_alone_and_holds_up_no_other(tmp_path: Path) -> None:

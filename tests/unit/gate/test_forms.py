@@ -280,7 +280,7 @@ def test_the_picture_in_a_form_is_what_is_judged_remembered_and_sealed(tmp_path:
             (Why.KNOWN, "image/jpeg", 4),
         ]
         assert [(answer.sealed, answer.why) for answer in yard.answers(b"bad")] == [(True, Why.LOOKED)]
-        assert yard.vaults[False].check(named(b"bad"))
+        assert yard.vaults.evidence.check(named(b"bad"))
         assert yard.debts == []
         assert not [path for path in tmp_path.rglob("*") if "ed6734f70c22" in path.name]
 

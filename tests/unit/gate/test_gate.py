@@ -55,7 +55,7 @@ def test_what_is_suspected_is_sealed_then_refused_and_never_owed(tmp_path: Path)
 
         (answer,) = yard.answers(BAD)
         assert (answer.passed, answer.why, answer.sealed) == (False, Why.LOOKED, True)
-        assert yard.vaults[False].check(named(BAD))
+        assert yard.vaults.evidence.check(named(BAD))
         assert list(yard.core.ledger.owed()) == []
         entry = yard.core.ledger.entry(GATE, key(BAD))
         assert entry is not None
@@ -180,7 +180,7 @@ def test_a_vault_that_takes_nothing_stops_no_refusal_and_is_told(tmp_path: Path,
         def full(*_: object, **__: object) -> None:
             raise CannotWrite("the disk is full")
 
-        monkeypatch.setattr(yard.vaults[False], "seal", full)
+        monkeypatch.setattr(yard.vaults.evidence, "seal", full)
         assert yard.asked(BAD) == [False]
         assert [answer.sealed for answer in yard.answers(BAD)] == [False]
         assert yard.totals.unsealed == 1

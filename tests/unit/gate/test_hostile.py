@@ -54,7 +54,7 @@ def test_a_vault_that_hangs_makes_no_known_refusal_late(tmp_path: Path, monkeypa
     hangs = Event()
     with a_gate(tmp_path, deadline_seconds=1.2) as yard:
         met_by_a_scan(yard, BAD)
-        monkeypatch.setattr(yard.vaults[False], "check", lambda _: hangs.wait(4))
+        monkeypatch.setattr(yard.vaults.evidence, "check", lambda _: hangs.wait(4))
         began = time.monotonic()
 
         async def ask() -> bool:
@@ -102,13 +102,13 @@ def test_a_refusal_that_is_asked_for_on_every_view_reads_no_sealed_file_each_tim
 ) -> None:
     with a_gate(tmp_path) as yard:
         met_by_a_scan(yard, BAD)
-        check, checked = yard.vaults[False].check, list[Sha256]()
+        check, checked = yard.vaults.evidence.check, list[Sha256]()
 
         def counted(sha256: Sha256) -> bool:
             checked.append(sha256)
             return check(sha256)
 
-        monkeypatch.setattr(yard.vaults[False], "check", counted)
+        monkeypatch.setattr(yard.vaults.evidence, "check", counted)
         for _ in range(3):
             assert yard.asked(BAD) == [False]
         assert len(checked) == 1
@@ -172,7 +172,7 @@ def test_what_was_sealed_for_somebody_who_hung_up_is_on_record(tmp_path: Path) -
     with a_gate(tmp_path, slow=True) as yard:
         asyncio.run(hang_up(yard))
         yard.hold.set()
-        until(lambda: yard.vaults[False].check(named(BAD)))
+        until(lambda: yard.vaults.evidence.check(named(BAD)))
         until(lambda: yard.core.ledger.keeping.knows(named(BAD)))
         assert [(answer.passed, answer.sealed) for answer in yard.answers(BAD)] == [(False, True)]
 
