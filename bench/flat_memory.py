@@ -23,7 +23,7 @@ from tests.support import clip_weights
 from fediwarden.analysers.clip import Clip
 from fediwarden.inference import manifest as manifests
 from fediwarden.inference.build.whole import build
-from fediwarden.inference.manifest import HubOrigin, ImageInput, ImageText, Manifest, ModelFile, Role
+from fediwarden.inference.manifest import HubOrigin, ImageInput, ImageText, ModelFile, ModelManifest, Role
 from fediwarden.inference.towers import Tower, choose
 from fediwarden.model import ConceptGroup, Concepts, Frame
 from fediwarden.pipeline.measuring import memory
@@ -32,7 +32,7 @@ SIZES = replace(clip_weights.VIT_B_32, image_width=384, image_layers=6, text_wid
 CONCEPTS = Concepts((ConceptGroup("one", ("a", "b", "c")), ConceptGroup("two", ("d",))), ("e", "f"), ("{}",))
 
 
-def small_model(models: Path, name: str) -> Manifest:
+def small_model(models: Path, name: str) -> ModelManifest:
     """A built model of these sizes."""
     folder = models / name
     folder.mkdir(parents=True)
@@ -40,7 +40,7 @@ def small_model(models: Path, name: str) -> Manifest:
     clip_weights.save(weights, clip_weights.random_tensors(SIZES))
     data = weights.read_bytes()
     image = ImageInput(SIZES.size, "longest", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    made = Manifest(
+    made = ModelManifest(
         name, "nothing", "none", "224 x 224", "fp32", HubOrigin("bench/small", ""),
         (ModelFile(weights.name, sha256(data).hexdigest(), len(data), Role.SOURCE),),
         ImageText("ViT-B-32-quickgelu", SIZES.dimensions, 100.0, image),

@@ -30,7 +30,7 @@ from fediwarden.analysers import cascade as cascades
 from fediwarden.analysers.bundled import Bundled
 from fediwarden.analysers.cascade import Cascade
 from fediwarden.analysers.clip import Clip, version_of
-from fediwarden.analysers.drill import Drill, DrillKey
+from fediwarden.analysers.drill import DrillAnalyser, DrillKey
 from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
 from fediwarden.config import Configuration, Profile, StoreEntry
@@ -39,7 +39,7 @@ from fediwarden.gate.core import Gate
 from fediwarden.gate.debts import Payer
 from fediwarden.inference import registry, towers
 from fediwarden.inference.sessions import CPU
-from fediwarden.inference.towers import Choice
+from fediwarden.inference.towers import ChosenTower
 from fediwarden.ledger import Ledger
 from fediwarden.media import Cage, Limits
 from fediwarden.model import Concepts, EngineVersion, ObjectRef, Owed, RunId, Sha256, StoreName
@@ -61,7 +61,7 @@ from fediwarden.tracing import Subject, Tracing
 from fediwarden.vault import Vault, Vaults, read_recipients
 
 if TYPE_CHECKING:
-    from fediwarden.watch.notices import Occasions, UploadNotices, Way
+    from fediwarden.watch.notices import Channel, Occasions, UploadNotices
     from fediwarden.watch.pulse import Beat
     from fediwarden.watch.session import Watch
 
@@ -189,7 +189,7 @@ class App:
         return "balanced" if self.policy.further else "thorough"
 
     @cached_property
-    def clip_choice(self) -> Choice | None:
+    def clip_choice(self) -> ChosenTower | None:
         """Which image-text model is used, in which precision and where; None in the mode "fast". Raises: Misconfigured."""
         if self.mode == "fast":
             return None
@@ -269,7 +269,7 @@ class App:
     @cached_property
     def embedded(self) -> Sequence[Analyser]:
         """The embedded default and the drill. Raises: Misconfigured when a model is missing or altered."""
-        return (Bundled(self.configuration.models, threads=1), Drill(self.drill_key, self.clock))
+        return (Bundled(self.configuration.models, threads=1), DrillAnalyser(self.drill_key, self.clock))
 
     @cached_property
     def analysers(self) -> Sequence[Analyser]:
@@ -664,7 +664,7 @@ class App:
         """What tells that uploads cannot be looked at. No mistake in `[notice]` keeps a gate from running: every upload would fail."""
         from fediwarden.watch.notices import UploadNotices
 
-        ways: list[Way] = []
+        ways: list[Channel] = []
         try:
             ways = self._ways()
         except FediwardenError as error:
@@ -736,11 +736,11 @@ class App:
     def watching(self, names: Sequence[str], looker: Looker) -> Iterator["Watch"]:
         """A watch over the stores meant, not started; ended when this is left. Raises: Misconfigured, Busy where one is watched."""
         from fediwarden.watch.board import Board
-        from fediwarden.watch.metrics import Collector, Ledgers, Page, counted
-        from fediwarden.watch.notices import Notices, Standing
+        from fediwarden.watch.metrics import Collector, Ledgers, MetricsPage, counted
+        from fediwarden.watch.notices import DayTotals, Notices
         from fediwarden.watch.pulse import Pulse
         from fediwarden.watch.session import Watch, Watched
-        from fediwarden.watch.store import Bench, Plan
+        from fediwarden.watch.store import Bench, WatchPlan
         from fediwarden.watch.supervisor import Part
         from fediwarden.watch.turns import Turns, queued
 
@@ -755,8 +755,8 @@ class App:
             more.append(Part("acting", self._acting(self._automatic(), self._watch_executor).run))
         if ways or occasions.heartbeat:
 
-            def standing() -> Standing:
-                return Standing(
+            def standing() -> DayTotals:
+                return DayTotals(
                     self.ledger.totals(looker.engine),
                     acting.allowance,
                     self.ledger.acted(midnight(self.clock()), drill=False),
@@ -785,8 +785,8 @@ class App:
                 board,
                 self.stop,
             )
-            plan = Plan(float(settings.seconds), float(settings.sweep_hours), settings.requests_per_hour)
-            page = (lambda: Page(settings.metrics, collector, board)) if settings.metrics else None
+            plan = WatchPlan(float(settings.seconds), float(settings.sweep_hours), settings.requests_per_hour)
+            page = (lambda: MetricsPage(settings.metrics, collector, board)) if settings.metrics else None
             watch = Watch(bench, stores, plan, more, page)
             try:
                 yield watch
@@ -842,12 +842,12 @@ class App:
             raise
         self.ledger.end(run, "finished", counts, self.clock())
 
-    def _ways(self) -> "list[Way]":
+    def _ways(self) -> "list[Channel]":
         """How notices reach people. Raises: Misconfigured."""
-        from fediwarden.watch.notices import Mail, Way, Webhook
+        from fediwarden.watch.notices import Channel, Mail, Webhook
 
         notice = self.settings.notice
-        ways: list[Way] = []
+        ways: list[Channel] = []
         if notice.webhook:
             ways.append(Webhook(_web_address(notice.webhook, "notice.webhook")))
         if notice.mail_to:

@@ -37,14 +37,14 @@ _FACTS = (*_WHOSE, *_COUNTS, "stores", "groups")  # of a sample
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class FlagBudget:
     """How many flags are wanted at most: so many of so many objects, or in a week."""
 
     count: float
     of: int = 0  # so many objects; 0: what comes in a week
 
     @classmethod
-    def parse(cls, text: str) -> "Budget":
+    def parse(cls, text: str) -> "FlagBudget":
         """ "10/week", "2 a day", "1/10000", "1 in 10,000". Raises: Misconfigured."""
         found = _BUDGET.fullmatch(text.lower())
         count, unit = (float(found[1]), found[2]) if found else (0.0, "")
@@ -136,7 +136,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenPoints:
     """What a budget made of a sample."""
 
     points: OperatingPoints
@@ -229,7 +229,7 @@ def lowest_points(sample: Sample) -> OperatingPoints:
     return _ordered(sample).at(_most(sample))
 
 
-def choose(sample: Sample, budget: Budget, per_week: float, flags: Callable[[OperatingPoints], int]) -> Choice:
+def choose(sample: Sample, budget: FlagBudget, per_week: float, flags: Callable[[OperatingPoints], int]) -> ChosenPoints:
     """The largest tail whose flags, expected on average, keep to the budget; at least none of the sample's looks is let be.
 
     `flags` counts how many looks of the sample a policy held to these points would flag. Where it falls as the tail grows
@@ -246,10 +246,10 @@ def choose(sample: Sample, budget: Budget, per_week: float, flags: Callable[[Ope
         else:
             high = middle - 1
     points = ordered.at(low)
-    return Choice(points, flags(points), allowed, len(sample.looks), low < _most(sample))
+    return ChosenPoints(points, flags(points), allowed, len(sample.looks), low < _most(sample))
 
 
-def needed(budget: Budget, per_week: float) -> int:
+def needed(budget: FlagBudget, per_week: float) -> int:
     """How many looks it takes before a budget can be kept to on average; with fewer, none is flagged and more may come."""
     share = budget.share(per_week)
     return max(1, math.ceil(1 / share - 1 - 1e-9))

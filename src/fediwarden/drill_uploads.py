@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 from fediwarden.drill import MOST, PREFIX, Station
 from fediwarden.errors import FediwardenError, Gone, Refused, Unreached
 from fediwarden.ledger import Ledger
-from fediwarden.media.samples import Sample
+from fediwarden.media.samples import SampleFile
 from fediwarden.model import Answer, EngineVersion, Look, ObjectRef, RunId, Sha256, Standing, Step, StoreName, Why
-from fediwarden.platforms.pictrs.server import Server, Told
+from fediwarden.platforms.pictrs.server import Server, UploadAnswer
 from fediwarden.vault import Vault
 
 PNG = "image/png"
@@ -258,7 +258,7 @@ class Through:
     _contents: set[Sha256] = field(default_factory=set)  # all that was ever put, as sent and as stored
     _passed: dict[Sha256, tuple[int, str]] = field(default_factory=dict)  # let through by the gate and declined by pict-rs after
 
-    def stations(self, samples: Iterable[Sample], drill: bytes) -> Iterator[Station]:
+    def stations(self, samples: Iterable[SampleFile], drill: bytes) -> Iterator[Station]:
         """A harmless file of each format, then the drill picture; stops where pict-rs does not ask this gate at all."""
         self._keep(self._remembered())
         if self._puts:
@@ -289,7 +289,7 @@ class Through:
             return
         self.ledger.watching.remember(f"drill formats {self.store}", found, self.clock())
 
-    def _one(self, sample: Sample, data: bytes, *, imported: bool) -> tuple[Station, str, bool]:
+    def _one(self, sample: SampleFile, data: bytes, *, imported: bool) -> tuple[Station, str, bool]:
         """One format: what to say of it, what it is counted as, and whether it is worth going on.
 
         The first is sent as Lemmy sends an upload. The others are imported: every version validates both alike (recorded), and an
@@ -326,7 +326,7 @@ class Through:
             return Station(sample.format, True, f"{words}. CANNOT BE OPENED HERE: it passes as a debt"), "unopened", True
         return Station(sample.format, True, words + (f"; as a debt ({last.why.words})" if last.debt else "")), "opened", True
 
-    def _declined(self, format: str, told: Told, put: Put, began: datetime) -> tuple[Station, str, bool]:
+    def _declined(self, format: str, told: UploadAnswer, put: Put, began: datetime) -> tuple[Station, str, bool]:
         """What an upload that pict-rs did not take says."""
         mine = self._about(put, began)
         for answer in mine:

@@ -22,7 +22,7 @@ STEPS = (Step.QUARANTINE.value, Step.REVIEW.value, Step.PASS.value)  # what a ru
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class MeasureBounds:
     """Limits on a finding's measures. A measure that the finding lacks meets no bound."""
 
     at_least: tuple[tuple[str, float], ...] = ()
@@ -42,8 +42,8 @@ class Mark:
     name: str
     finding: str = ""
     score: float = 0.0
-    bounds: Bounds = Bounds()
-    either: tuple[Bounds, ...] = ()
+    bounds: MeasureBounds = MeasureBounds()
+    either: tuple[MeasureBounds, ...] = ()
     payload: tuple[str, ...] = ()
     note: tuple[str, ...] = ()
     standing: tuple[str, ...] = ()
@@ -360,7 +360,7 @@ def _rule(entry: object, marks: Mapping[str, Mark], complain: _Complaint) -> Rul
     return Rule(name, Step(step), because, rank, groups["all"], groups["any"], groups["none"])
 
 
-def _bounds(entry: object, name: str, complain: _Complaint) -> Bounds:
+def _bounds(entry: object, name: str, complain: _Complaint) -> MeasureBounds:
     table = _table(entry, name, complain)
     _known(table, {"at_least", "below"}, name, complain)
     sides = {
@@ -370,7 +370,7 @@ def _bounds(entry: object, name: str, complain: _Complaint) -> Bounds:
         )
         for key in ("at_least", "below")
     }
-    return Bounds(sides["at_least"], sides["below"])
+    return MeasureBounds(sides["at_least"], sides["below"])
 
 
 def _known(table: Mapping[str, object], known: set[str], name: str, complain: _Complaint) -> None:

@@ -26,7 +26,7 @@ TRACES = StoreName("trace")  # stands for a store in the manifests of sealed tra
 REFUSALS = (Why.LOOKED, Why.KNOWN, Why.PERSON)  # the answers of the gate that say something about the bytes
 
 
-class Item(Protocol):
+class NamedItem(Protocol):
     """One content as pict-rs tells it."""
 
     @property
@@ -44,7 +44,7 @@ class Names(Protocol):
     def aliases(self, alias: str) -> tuple[str, ...]:
         """Every alias of the content that this one names. Raises: Unreached."""
 
-    def find(self, sha256: Sha256, size: int, content_type: str = "") -> Item | None:
+    def find(self, sha256: Sha256, size: int, content_type: str = "") -> NamedItem | None:
         """The item that holds these bytes. Raises: Unreached."""
 
     @property

@@ -13,10 +13,10 @@ from tests.support.models import loaded_bundled
 from tests.support.pictures import drawn_face, frame_of, gradient, noise, shapes
 
 from fediwarden.analysers.clip import Clip
-from fediwarden.analysers.drill import Drill, DrillKey, make_marker
+from fediwarden.analysers.drill import DrillAnalyser, DrillKey, make_marker
 from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
-from fediwarden.inference.towers import Choice
+from fediwarden.inference.towers import ChosenTower
 from fediwarden.model import ConceptGroup, Concepts, Finding, Frame
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -30,12 +30,12 @@ def analyser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         case "bundled":
             return loaded_bundled()
         case "drill":
-            return Drill(KEY, lambda: NOW)
+            return DrillAnalyser(KEY, lambda: NOW)
         case "flat":
             return Flat()
         case "clip":
             folder = tmp_path_factory.mktemp("clip")
-            return Clip.load(folder, Choice(make_clip_model(folder, CONCEPTS), "fp32", "cpu", forced=False), CONCEPTS)
+            return Clip.load(folder, ChosenTower(make_clip_model(folder, CONCEPTS), "fp32", "cpu", forced=False), CONCEPTS)
         case _:
             return Brightness()
 

@@ -16,11 +16,20 @@ from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, Sha256, StoreName
-from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Done, Plan, Step, accuses, plan
+from fediwarden.platforms.lemmy.acting import (
+    REASON,
+    Done,
+    ModerationChoice,
+    ModerationPlan,
+    ModerationStep,
+    Moderator,
+    accuses,
+    plan,
+)
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.evidence import Evidence, Looked, Shelf
 from fediwarden.platforms.lemmy.model import Copy, Person, Trace, Upload, Use, UseKind
-from fediwarden.platforms.lemmy.places import Place, survey, without
+from fediwarden.platforms.lemmy.places import PictureSpot, survey, without
 from fediwarden.platforms.lemmy.wanted import matcher
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.vault import Vault, make_identities
@@ -80,7 +89,7 @@ class Yard:
             self.api, self.shelf, self.vault if keeps else None, self.ledger, run, lambda: NOW, "eve", sealed={ALIAS: BAD}
         )
 
-    def plan(self, choice: Choice, trace: Trace | None = None) -> Plan:
+    def plan(self, choice: ModerationChoice, trace: Trace | None = None) -> ModerationPlan:
         trace = trace or self.trace()
         asked = matcher(trace.aliases, trace.urls, cut_at_ampersand=not self.lemmy.new)
         places = tuple(survey(self.api, asked, [PICS])) if choice.icons or choice.texts else ()
@@ -88,11 +97,11 @@ class Yard:
         known = None if self.no_pictrs else self.shelf.aliases
         return plan(trace, choice, reports=[], admins=admins, me=ADMIN, sent=[], places=places, known=known)
 
-    def steps(self, made: Plan, looked: Looked) -> Generator[Done]:
-        lose: dict[Step, list[str]] = {}
+    def steps(self, made: ModerationPlan, looked: Looked) -> Generator[Done]:
+        lose: dict[ModerationStep, list[str]] = {}
         for take in looked.takes:
             lose.setdefault(take.step, []).extend(take.loses)
-        acting = Acting(
+        acting = Moderator(
             self.api,
             self.ledger,
             self.ledger.begin("test", {}, NOW),
@@ -104,7 +113,9 @@ class Yard:
         )
         yield from acting.apply(made, BAD, lose)
 
-    def act(self, choice: Choice, *, give_up: tuple[str, ...] = (), trace: Trace | None = None) -> tuple[list[Done], list[Done]]:
+    def act(
+        self, choice: ModerationChoice, *, give_up: tuple[str, ...] = (), trace: Trace | None = None
+    ) -> tuple[list[Done], list[Done]]:
         """What was sealed, and what was done."""
         evidence = self.evidence()
         made = self.plan(choice, trace)
@@ -152,9 +163,9 @@ def test_a_purge_takes_a_post_s_picture_and_its_preview_under_all_their_aliases_
     yard.pictrs.put(SECOND_PICTURE, alias="preview.jpeg")
     yard.lemmy.posts[401]["thumbnail_url"] = yard.lemmy.address("preview.jpeg")
 
-    made = yard.plan(Choice("purge"))
+    made = yard.plan(ModerationChoice("purge"))
     looked = yard.evidence().look(made)
-    sealed, done = yard.act(Choice("purge"))
+    sealed, done = yard.act(ModerationChoice("purge"))
 
     assert [(take.alias, sorted(take.aliases)) for take in looked.takes] == [
         (ALIAS, [ALIAS, "again.jpeg"]),
@@ -181,8 +192,8 @@ def test_an_address_of_another_server_that_ends_like_a_local_picture_is_said_to_
     yard.lemmy.posts[403]["url"] = address
     yard.lemmy.elsewhere.add(address)
 
-    looked = yard.evidence().look(yard.plan(Choice("purge")))
-    yard.act(Choice("purge"))
+    looked = yard.evidence().look(yard.plan(ModerationChoice("purge")))
+    yard.act(ModerationChoice("purge"))
 
     assert [(take.alias, take.address) for take in looked.takes if take.alias != ALIAS] == [("bobs.png", address)]
     assert any(address in note and "its server learns" in note for note in looked.notes)
@@ -194,7 +205,7 @@ def test_an_address_of_another_server_that_ends_like_a_local_picture_is_said_to_
 def test_a_preview_that_visitors_fetch_from_another_server_is_said_not_to_be_reached(yard: Yard) -> None:
     yard.lemmy.posts[401]["thumbnail_url"] = "https://remote.example/preview.jpeg"  # the gate refused Lemmy's own copy
 
-    notes = yard.evidence().look(yard.plan(Choice("remove"))).notes
+    notes = yard.evidence().look(yard.plan(ModerationChoice("remove"))).notes
 
     assert [note for note in notes if "https://remote.example/preview.jpeg" in note and "does not reach" in note] == list(notes)
     assert len(notes) == 1
@@ -206,11 +217,11 @@ def test_what_cannot_be_sealed_stops_the_purge_by_name_unless_a_person_gives_it_
     yard.limit = 100
 
     with pytest.raises(Misconfigured, match=r"nobody has sealed: large\.jpeg") as refused:
-        yard.act(Choice("purge"))
+        yard.act(ModerationChoice("purge"))
 
     assert "--without-sealing" in refused.value.hint
     assert yard.changed() == []
-    sealed, done = yard.act(Choice("purge"), give_up=("large.jpeg",))
+    sealed, done = yard.act(ModerationChoice("purge"), give_up=("large.jpeg",))
     assert [(each.problem, "given up" in each.note) for each in sealed] == [("", False), ("", True)]
     assert {each.problem for each in done} == {""}
 
@@ -221,7 +232,7 @@ def test_a_picture_that_pict_rs_has_lost_stops_the_purge_by_name(yard: Yard) -> 
     del yard.pictrs.objects[row.identifier]
 
     with pytest.raises(Misconfigured, match=f"nobody has sealed: {ALIAS}"):
-        yard.act(Choice("purge"))
+        yard.act(ModerationChoice("purge"))
 
     assert yard.changed() == []
 
@@ -230,11 +241,11 @@ def test_without_a_pict_rs_to_fetch_from_nothing_is_purged_that_is_not_sealed_al
     yard.no_pictrs = True
 
     with pytest.raises(Misconfigured, match="no pict-rs is configured"):
-        yard.act(Choice("purge"))
+        yard.act(ModerationChoice("purge"))
     assert yard.changed() == []
 
     yard.vault.seal(PICTURE, BAD, store=yard_store(), key="k", at=NOW, because={})
-    _, done = yard.act(Choice("purge"))
+    _, done = yard.act(ModerationChoice("purge"))
     assert [each.problem for each in done] == ["", ""]
 
 
@@ -244,7 +255,7 @@ def yard_store() -> StoreName:
 
 def test_a_profile_that_keeps_no_bytes_makes_a_person_name_each_picture_that_goes(yard: Yard) -> None:
     evidence = yard.evidence(keeps=False)
-    looked = evidence.look(yard.plan(Choice("purge")))
+    looked = evidence.look(yard.plan(ModerationChoice("purge")))
 
     with pytest.raises(Misconfigured, match="keeps no bytes"):
         list(evidence.seal(looked, ()))
@@ -254,7 +265,7 @@ def test_a_profile_that_keeps_no_bytes_makes_a_person_name_each_picture_that_goe
 
 
 def test_what_was_sealed_before_lemmy_deleted_it_is_on_record_and_missed_where_it_is_gone(yard: Yard, tmp_path: Path) -> None:
-    yard.act(Choice("purge"))
+    yard.act(ModerationChoice("purge"))
 
     records = [(record.what, record.sha256, record.key) for record in yard.ledger.keeping.sealed()]
 
@@ -289,7 +300,7 @@ def all_names(yard: Yard) -> Trace:
 def test_icons_banners_emoji_and_taglines_are_taken_away_and_texts_keep_the_rest(yard: Yard) -> None:
     dressed(yard)
 
-    sealed, done = yard.act(Choice(icons=True, texts=True), trace=all_names(yard))
+    sealed, done = yard.act(ModerationChoice(icons=True, texts=True), trace=all_names(yard))
 
     lemmy = yard.lemmy
     assert [(each.problem, each.step.act) for each in done if each.problem] == []
@@ -308,7 +319,7 @@ def test_icons_banners_emoji_and_taglines_are_taken_away_and_texts_keep_the_rest
 def test_a_tagline_that_ends_with_the_picture_s_address_takes_nothing_from_pict_rs(yard: Yard) -> None:
     yard.lemmy.taglines = [f"see {yard.lemmy.address(ALIAS)}"]
 
-    sealed, done = yard.act(Choice(texts=True))
+    sealed, done = yard.act(ModerationChoice(texts=True))
 
     assert (sealed, [(each.problem, each.step.act) for each in done]) == ([], [("", "take away tagline")])
     assert yard.lemmy.taglines == []
@@ -325,8 +336,8 @@ def test_an_icon_whose_alias_is_spelled_otherwise_takes_nothing_from_pict_rs_and
     yard.lemmy.site = {"icon": yard.lemmy.address(end)}
     trace = replace(yard.trace(), aliases=(uuid,), uploads=(Upload(uuid, None, ALICE),))
 
-    made = yard.plan(Choice(icons=True), trace)
-    sealed, done = yard.act(Choice(icons=True), trace=trace)
+    made = yard.plan(ModerationChoice(icons=True), trace)
+    sealed, done = yard.act(ModerationChoice(icons=True), trace=trace)
 
     assert [step.words.partition(":")[0] for step in made.steps] == ["its picture stays in pict-rs"]
     assert (sealed, [each.problem for each in done]) == ([], [""])
@@ -338,8 +349,8 @@ def test_lemmy_s_row_about_an_upload_is_left_unless_an_icon_takes_it(yard: Yard)
     yard.lemmy.images = [(ALIAS, ALICE, None)]
     yard.lemmy.site = {"icon": yard.lemmy.address(ALIAS)}
 
-    kept = [line for line in yard.plan(Choice("remove")).left if "row about the upload" in line]
-    taken = [line for line in yard.plan(Choice(icons=True)).left if "row about the upload" in line]
+    kept = [line for line in yard.plan(ModerationChoice("remove")).left if "row about the upload" in line]
+    taken = [line for line in yard.plan(ModerationChoice(icons=True)).left if "row about the upload" in line]
 
     assert kept == ["Lemmy 0.19 keeps its row about the upload, which names the uploader: only in its database"][yard.lemmy.new :]
     assert taken == []
@@ -348,7 +359,7 @@ def test_lemmy_s_row_about_an_upload_is_left_unless_an_icon_takes_it(yard: Yard)
 def test_a_community_s_banner_is_left_to_a_person_where_the_call_for_it_would_take_the_icon(yard: Yard) -> None:
     dressed(yard)
 
-    made = yard.plan(Choice(icons=True), all_names(yard))
+    made = yard.plan(ModerationChoice(icons=True), all_names(yard))
 
     by_hand = [line for line in made.left if "banner" in line and "takes away the icon" in line]
     assert len(by_hand) == yard.lemmy.new
@@ -360,8 +371,8 @@ def test_an_icon_whose_picture_is_hidden_already_is_left_to_a_person_by_1_0_only
     yard.pictrs.forget(ALIAS)
     yard.pictrs.tick()
 
-    made = yard.plan(Choice(icons=True), all_names(yard))
-    sealed, done = yard.act(Choice(icons=True), trace=all_names(yard))
+    made = yard.plan(ModerationChoice(icons=True), all_names(yard))
+    sealed, done = yard.act(ModerationChoice(icons=True), trace=all_names(yard))
 
     assert sum("pict-rs has it no more" in line for line in made.left) == yard.lemmy.new * 2
     assert sealed == []
@@ -372,7 +383,7 @@ def test_an_icon_whose_picture_is_hidden_already_is_left_to_a_person_by_1_0_only
 def test_what_is_not_asked_for_is_said_to_be_possible(yard: Yard) -> None:
     dressed(yard)
 
-    made = yard.plan(Choice(texts=True), all_names(yard))
+    made = yard.plan(ModerationChoice(texts=True), all_names(yard))
 
     assert sum("--icons takes it away" in line for line in made.left) == 4
     assert any("avatar" in line and "only its owner" in line for line in made.left)
@@ -382,7 +393,7 @@ def test_a_community_of_another_server_is_left_because_it_would_come_back(yard: 
     dressed(yard)
     yard.lemmy.looks[PICS]["local"] = False
 
-    made = yard.plan(Choice(icons=True, texts=True), all_names(yard))
+    made = yard.plan(ModerationChoice(icons=True, texts=True), all_names(yard))
 
     assert not any(step.kind == "community" for step in made.steps)
     assert any("of another server" in line for line in made.left)
@@ -391,8 +402,8 @@ def test_a_community_of_another_server_is_left_because_it_would_come_back(yard: 
 def test_lemmy_1_0_deletes_the_picture_and_forgets_its_uploader_after_both_are_sealed(yard: Yard) -> None:
     yard.pictrs.put(PICTURE, alias="again.jpeg")
 
-    sealed, done = yard.act(Choice(image=True))
-    again = yard.plan(Choice(image=True))
+    sealed, done = yard.act(ModerationChoice(image=True))
+    again = yard.plan(ModerationChoice(image=True))
 
     if not yard.lemmy.new:
         assert (sealed, done) == ([], [])
@@ -431,7 +442,7 @@ def test_a_ban_with_data_seals_every_upload_of_the_account_before(yard: Yard) ->
     yard.pictrs.put(THIRD, alias="bobs.jpeg")
     yard.lemmy.images += [("second.jpeg", ALICE, None), ("bobs.jpeg", ADMIN, None), ("gone.jpeg", ALICE, None)]
 
-    sealed, done = yard.act(Choice(ban=True, data=True))
+    sealed, done = yard.act(ModerationChoice(ban=True, data=True))
 
     assert sorted(each.step.target for each in sealed) == [ALIAS, "second.jpeg"]
     assert [(each.step.act, each.problem) for each in done] == [("ban person with data", "")]
@@ -445,7 +456,7 @@ def test_a_ban_with_data_is_refused_where_lemmy_does_not_list_every_upload(yard:
     yard.lemmy.listless = True
 
     with pytest.raises(Misconfigured, match="does not list every upload"):
-        yard.act(Choice(ban=True, data=True))
+        yard.act(ModerationChoice(ban=True, data=True))
 
     assert yard.changed() == []
 
@@ -453,14 +464,14 @@ def test_a_ban_with_data_is_refused_where_lemmy_does_not_list_every_upload(yard:
 def test_uploads_that_stay_public_after_a_ban_with_data_are_named(yard: Yard) -> None:
     yard.lemmy.stale.add(ALIAS)  # restored meanwhile: Lemmy 0.19 sends a delete token that pict-rs does not know any more
 
-    _, done = yard.act(Choice(ban=True, data=True))
+    _, done = yard.act(ModerationChoice(ban=True, data=True))
 
     assert (ALIAS in done[0].problem) is not yard.lemmy.new
     assert yard.ledger.platforms.deeds(BAD)[-1].state is (DeedState.DONE if yard.lemmy.new else DeedState.FAILED)
 
 
 def test_the_plan_says_what_a_ban_stops(yard: Yard) -> None:
-    notes = " ".join(yard.plan(Choice(ban=True)).notes)
+    notes = " ".join(yard.plan(ModerationChoice(ban=True)).notes)
 
     assert ("stops no upload" in notes) is yard.lemmy.new
     assert ("ends every session" in notes) is not yard.lemmy.new
@@ -470,19 +481,19 @@ def test_the_plan_says_what_a_ban_stops(yard: Yard) -> None:
 
 
 def test_the_plan_says_what_others_get_to_see(yard: Yard) -> None:
-    notes = " ".join(yard.plan(Choice("remove", resolve_reports=True)).notes)
+    notes = " ".join(yard.plan(ModerationChoice("remove", resolve_reports=True)).notes)
 
     assert "go to other servers" in notes
     assert "public moderation log" in notes
     assert ("notification and mail" in notes) is yard.lemmy.new
     assert "innocent" not in notes
-    assert "innocent" in " ".join(yard.plan(Choice("remove", reason="CSAM")).notes)
+    assert "innocent" in " ".join(yard.plan(ModerationChoice("remove", reason="CSAM")).notes)
 
 
 def test_a_copy_that_shows_the_same_is_named_in_the_plan(yard: Yard) -> None:
     copy_of = Copy(yard.lemmy.address("preview.jpeg"), "preview.jpeg", 401, preview=True)
 
-    notes = yard.plan(Choice("remove"), replace(yard.trace(), copies=(copy_of,))).notes
+    notes = yard.plan(ModerationChoice("remove"), replace(yard.trace(), copies=(copy_of,))).notes
 
     assert any("preview.jpeg, the preview of post 401" in note for note in notes)
 
@@ -498,13 +509,13 @@ def test_a_reason_that_accuses_is_noticed(reason: str, accused: str) -> None:
 def test_a_purged_post_of_another_server_is_said_to_come_back(yard: Yard) -> None:
     yard.lemmy.posts[403]["local"] = False
 
-    steps = yard.plan(Choice("purge")).steps
+    steps = yard.plan(ModerationChoice("purge")).steps
 
     assert [step.number for step in steps if "brings it back" in step.words] == [403]
 
 
 def test_a_comment_that_its_author_deleted_meanwhile_counts_as_done_and_blames_no_token(yard: Yard) -> None:
-    made = yard.plan(Choice(comments="remove"))
+    made = yard.plan(ModerationChoice(comments="remove"))
     yard.lemmy.comments[501]["deleted"] = True
 
     (done,) = yard.steps(made, Looked((), (), ()))
@@ -515,7 +526,7 @@ def test_a_comment_that_its_author_deleted_meanwhile_counts_as_done_and_blames_n
 def test_a_yes_that_is_not_so_afterwards_is_a_failure(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yard.lemmy, "_remove", lambda *_: {})
 
-    _, done = yard.act(Choice("remove"))
+    _, done = yard.act(ModerationChoice("remove"))
 
     assert [each.problem for each in done] == ["Lemmy said yes, and it is not so"] * 2
 
@@ -523,7 +534,7 @@ def test_a_yes_that_is_not_so_afterwards_is_a_failure(yard: Yard, monkeypatch: p
 def test_what_lemmy_answers_from_its_cache_for_a_moment_is_asked_again_and_no_failure(yard: Yard) -> None:
     dressed(yard)
 
-    done = list(yard.steps(yard.plan(Choice(icons=True, texts=True), all_names(yard)), Looked((), (), ())))
+    done = list(yard.steps(yard.plan(ModerationChoice(icons=True, texts=True), all_names(yard)), Looked((), (), ())))
 
     of_site = [each for each in done if each.step.kind in ("site", "tagline", "emoji")]
     assert [each.problem for each in of_site] == [""] * 5
@@ -535,7 +546,7 @@ def test_a_site_that_stays_as_it_was_is_a_failure_after_a_few_seconds(yard: Yard
     monkeypatch.setattr(yard.lemmy, "_edit", lambda *_, **__: None)
     monkeypatch.setattr(yard.lemmy, "_clear", lambda *_: None)
 
-    done = list(yard.steps(yard.plan(Choice(icons=True), all_names(yard)), Looked((), (), ())))
+    done = list(yard.steps(yard.plan(ModerationChoice(icons=True), all_names(yard)), Looked((), (), ())))
 
     assert [each.problem for each in done if each.step.kind == "site"] == ["Lemmy said yes, and it is not so"]
     assert 5 <= yard.now < 20
@@ -545,8 +556,8 @@ def test_a_post_whose_alias_an_icon_of_the_same_plan_takes_says_so_and_is_no_fai
     yard.pictrs.put(PICTURE, alias="again.jpeg")
     yard.lemmy.site = {"icon": yard.lemmy.address(ALIAS)}
 
-    looked = yard.evidence().look(yard.plan(Choice("purge", icons=True)))
-    _, done = yard.act(Choice("purge", icons=True))
+    looked = yard.evidence().look(yard.plan(ModerationChoice("purge", icons=True)))
+    _, done = yard.act(ModerationChoice("purge", icons=True))
 
     icon, post = looked.takes
     assert (icon.before, post.before) == (None, icon.step)
@@ -560,29 +571,31 @@ def test_lemmy_1_0_is_asked_for_the_picture_by_an_alias_that_no_icon_takes_befor
     yard.pictrs.put(PICTURE, alias="again.jpeg")
     yard.lemmy.site = {"icon": yard.lemmy.address(ALIAS)}
 
-    _, done = yard.act(Choice(icons=True, image=True))
+    _, done = yard.act(ModerationChoice(icons=True, image=True))
 
     assert {each.problem for each in done} == {""}
     assert yard.shelf.lost([ALIAS, "again.jpeg"]) is yard.lemmy.new
 
 
 def test_what_a_ban_with_data_empties_is_not_said_to_be_left(yard: Yard) -> None:
-    assert [line for line in yard.plan(Choice(ban=True, persons=("alice",))).left if line.startswith("profile")]
+    assert [line for line in yard.plan(ModerationChoice(ban=True, persons=("alice",))).left if line.startswith("profile")]
 
-    assert not [line for line in yard.plan(Choice(ban=True, data=True, persons=("alice",))).left if line.startswith("profile")]
+    assert not [
+        line for line in yard.plan(ModerationChoice(ban=True, data=True, persons=("alice",))).left if line.startswith("profile")
+    ]
 
 
 def test_a_picture_that_outlives_its_post_is_named(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yard.lemmy, "_purge", lambda alias: None)  # Lemmy reaches its own public address from nowhere
 
-    _, done = yard.act(Choice("purge"))
+    _, done = yard.act(ModerationChoice("purge"))
 
     assert ALIAS in done[0].problem
     assert 401 not in yard.lemmy.posts
 
 
 def test_a_call_that_was_killed_between_two_steps_can_be_given_again(yard: Yard) -> None:
-    choice = Choice("purge", "remove", icons=True, texts=True)
+    choice = ModerationChoice("purge", "remove", icons=True, texts=True)
     dressed(yard)
     trace = all_names(yard)
     evidence = yard.evidence()
@@ -607,7 +620,7 @@ def test_a_call_that_was_killed_between_two_steps_can_be_given_again(yard: Yard)
 def test_an_address_that_is_edited_after_the_sealing_takes_no_other_picture_along(yard: Yard) -> None:
     yard.pictrs.put(THIRD, alias="bobs.png")
     evidence = yard.evidence()
-    made = yard.plan(Choice("purge"))
+    made = yard.plan(ModerationChoice("purge"))
     looked = evidence.look(made)
     list(evidence.seal(looked, ()))
     yard.lemmy.posts[403]["url"] = yard.lemmy.address("bobs.png")
@@ -621,7 +634,7 @@ def test_an_address_that_is_edited_after_the_sealing_takes_no_other_picture_alon
 
 def test_an_icon_and_a_text_that_were_changed_after_the_plan_are_left_alone(yard: Yard) -> None:
     dressed(yard)
-    made = yard.plan(Choice(icons=True, texts=True), all_names(yard))
+    made = yard.plan(ModerationChoice(icons=True, texts=True), all_names(yard))
     yard.pictrs.put(THIRD, alias="new.png")
     yard.lemmy.site |= {"icon": yard.lemmy.address("new.png"), "sidebar": "written anew"}
     yard.wait(yard.lemmy.keeps)
@@ -637,7 +650,7 @@ def test_an_icon_and_a_text_that_were_changed_after_the_plan_are_left_alone(yard
 
 def test_no_answer_in_the_middle_leaves_what_was_done_on_record(yard: Yard) -> None:
     evidence = yard.evidence()
-    made = yard.plan(Choice("purge"))
+    made = yard.plan(ModerationChoice("purge"))
     looked = evidence.look(made)
     list(evidence.seal(looked, ()))
     going = yard.steps(made, looked)
@@ -654,6 +667,6 @@ def test_no_answer_in_the_middle_leaves_what_was_done_on_record(yard: Yard) -> N
 def test_places_that_show_another_picture_are_left_alone(yard: Yard) -> None:
     yard.lemmy.site = {"icon": yard.lemmy.address("other.png"), "sidebar": "hello"}
 
-    found: list[Place] = list(survey(yard.api, matcher([ALIAS], [], cut_at_ampersand=False), [PICS, 999]))
+    found: list[PictureSpot] = list(survey(yard.api, matcher([ALIAS], [], cut_at_ampersand=False), [PICS, 999]))
 
     assert found == []

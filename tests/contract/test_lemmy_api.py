@@ -25,8 +25,8 @@ from tests.support.fake_lemmy import (
 from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, Sha256
-from fediwarden.platforms.lemmy.acting import Acting, Choice, Plan, plan, sent_before
-from fediwarden.platforms.lemmy.api import Api, NotThere, Report, Token
+from fediwarden.platforms.lemmy.acting import ModerationChoice, ModerationPlan, Moderator, plan, sent_before
+from fediwarden.platforms.lemmy.api import Api, NotThere, Token, UserReport
 from fediwarden.platforms.lemmy.asking import Asking
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -164,7 +164,7 @@ def test_every_page_is_asked_for_and_a_list_that_ends_too_early_is_no_whole_one(
 # -- acting -----------------------------------------------------------------------------------------------------------
 
 
-def planned(api: Api, choice: Choice, *, sent: list[str] | None = None) -> Plan:
+def planned(api: Api, choice: ModerationChoice, *, sent: list[str] | None = None) -> ModerationPlan:
     """A plan about the alias."""
     admins = {ADMIN: "https://lemmy.example/u/dave", SECOND: "https://lemmy.example/u/erin"}
     trace = Asking(api).trace([ALIAS], [], private_messages=False)
@@ -172,13 +172,13 @@ def planned(api: Api, choice: Choice, *, sent: list[str] | None = None) -> Plan:
 
 
 @pytest.fixture
-def acting(api: Api, tmp_path: Path) -> Iterator[Acting]:
+def acting(api: Api, tmp_path: Path) -> Iterator[Moderator]:
     """With a ledger of its own."""
     with Ledger.open(tmp_path / "ledger.sqlite3") as ledger:
-        yield Acting(api, ledger, ledger.begin("test", {}, NOW), lambda: NOW, "eve", wait=lambda _: None)
+        yield Moderator(api, ledger, ledger.begin("test", {}, NOW), lambda: NOW, "eve", wait=lambda _: None)
 
 
-ALL = Choice("purge", "remove", ban=True, persons=("alice",), resolve_reports=True, message="look at the queue")
+ALL = ModerationChoice("purge", "remove", ban=True, persons=("alice",), resolve_reports=True, message="look at the queue")
 
 
 def test_a_plan_changes_nothing_and_names_what_is_left(lemmy: FakeLemmy, api: Api) -> None:
@@ -198,7 +198,7 @@ def test_a_plan_changes_nothing_and_names_what_is_left(lemmy: FakeLemmy, api: Ap
     assert all(call.startswith("GET ") for call in lemmy.calls)
 
 
-def test_what_is_planned_is_done_and_nothing_else(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
+def test_what_is_planned_is_done_and_nothing_else(lemmy: FakeLemmy, api: Api, acting: Moderator) -> None:
     done = list(acting.apply(planned(api, ALL), BAD))
 
     assert [each.problem for each in done] == [""] * 7
@@ -213,14 +213,14 @@ def test_what_is_planned_is_done_and_nothing_else(lemmy: FakeLemmy, api: Api, ac
     assert {deed.actor for deed in deeds} == {"eve"}
 
 
-def test_a_second_time_is_as_once(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
+def test_a_second_time_is_as_once(lemmy: FakeLemmy, api: Api, acting: Moderator) -> None:
     first = planned(api, ALL)
     list(acting.apply(first, BAD))
     again = list(acting.apply(first, BAD))  # from before: what is purged is not there any more, and that is no failure
 
     assert [each.problem for each in again] == [""] * 7
     sent = sent_before(acting._ledger.platforms.deeds(BAD))
-    anew = planned(api, Choice("purge", "remove", message="look at the queue"), sent=sent)
+    anew = planned(api, ModerationChoice("purge", "remove", message="look at the queue"), sent=sent)
     assert anew.steps == ()
     assert len(anew.already) == (2 if lemmy.new else 1)  # what was removed is in no search of 0.19
 
@@ -229,19 +229,19 @@ def test_where_several_are_behind_it_nobody_is_banned_unnamed(lemmy: FakeLemmy, 
     lemmy.images = [image for image in lemmy.images if image[0] != ALIAS]  # the uploader is not known
 
     with pytest.raises(Misconfigured, match="2 persons"):
-        planned(api, Choice(ban=True))
+        planned(api, ModerationChoice(ban=True))
     with pytest.raises(Misconfigured, match="names no"):
-        planned(api, Choice(ban=True, persons=("stranger",)))
-    assert [step.number for step in planned(api, Choice(ban=True, persons=("bob",))).steps] == [BOB]
+        planned(api, ModerationChoice(ban=True, persons=("stranger",)))
+    assert [step.number for step in planned(api, ModerationChoice(ban=True, persons=("bob",))).steps] == [BOB]
 
 
 def test_a_name_that_two_servers_have_bans_neither_by_accident(lemmy: FakeLemmy, api: Api) -> None:
     lemmy.add_person(BOB, "alice", domain="remote.example")
 
     with pytest.raises(Misconfigured, match="'alice' is the name of 2") as refused:
-        planned(api, Choice(ban=True, persons=("alice",)))
+        planned(api, ModerationChoice(ban=True, persons=("alice",)))
     assert "https://remote.example/u/alice" in str(refused.value)
-    chosen = planned(api, Choice(ban=True, persons=("https://remote.example/u/alice",)))
+    chosen = planned(api, ModerationChoice(ban=True, persons=("https://remote.example/u/alice",)))
     assert [step.number for step in chosen.steps] == [BOB]
 
 
@@ -250,11 +250,11 @@ def test_an_administrator_is_not_banned_from_here(lemmy: FakeLemmy, api: Api) ->
     lemmy.images.remove((ALIAS, ALICE, None))
 
     with pytest.raises(Misconfigured, match="administrator"):
-        planned(api, Choice(ban=True))
+        planned(api, ModerationChoice(ban=True))
 
 
-def test_a_refused_step_is_told_and_the_next_goes_on(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
-    made = planned(api, Choice("remove", "remove"))
+def test_a_refused_step_is_told_and_the_next_goes_on(lemmy: FakeLemmy, api: Api, acting: Moderator) -> None:
+    made = planned(api, ModerationChoice("remove", "remove"))
     del lemmy.posts[401]  # somebody else purged it meanwhile
     lemmy.admins.discard(ADMIN)
 
@@ -266,8 +266,8 @@ def test_a_refused_step_is_told_and_the_next_goes_on(lemmy: FakeLemmy, api: Api,
     assert [deed.state for deed in acting._ledger.platforms.deeds(BAD)] == states
 
 
-def test_no_answer_stops_and_what_was_done_is_on_record(lemmy: FakeLemmy, api: Api, acting: Acting) -> None:
-    going = acting.apply(planned(api, Choice("remove", "remove")), BAD)
+def test_no_answer_stops_and_what_was_done_is_on_record(lemmy: FakeLemmy, api: Api, acting: Moderator) -> None:
+    going = acting.apply(planned(api, ModerationChoice("remove", "remove")), BAD)
     next(going)
     lemmy.down = True
 
@@ -289,7 +289,7 @@ def test_no_error_of_lemmy_about_a_thing_is_laid_to_the_token(lemmy: FakeLemmy, 
     calls: list[Callable[[], None]] = [
         lambda: api.remove("post", 999, "x"),
         lambda: api.purge("comment", 999, "x"),
-        lambda: api.resolve(Report(999, "post", 1)),
+        lambda: api.resolve(UserReport(999, "post", 1)),
         lambda: api.ban(999, "x"),
         lambda: api.remove("comment", 501, "x"),
     ]

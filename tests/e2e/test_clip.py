@@ -13,7 +13,7 @@ from tests.support.models import installed_models
 from fediwarden import calibration, config
 from fediwarden.analysers.clip import Clip
 from fediwarden.inference import registry
-from fediwarden.inference.towers import Choice
+from fediwarden.inference.towers import ChosenTower
 from fediwarden.model import Concepts, Finding
 from fediwarden.policy import parse
 
@@ -54,7 +54,7 @@ def calibrate_by_hand(home: Home, concepts: Concepts, mark: float) -> None:
     """Operating points as `calibrate` stores them, made of a hundred grey looks and a few at the mark."""
     models = home.folder / "models"
     (manifest,) = (one for one in registry.image_text(models) if one.name == "tiny-clip")
-    clip = Clip.load(models, Choice(manifest, "fp32", "cpu", forced=False), concepts)
+    clip = Clip.load(models, ChosenTower(manifest, "fp32", "cpu", forced=False), concepts)
     look = tuple(
         Finding(group.name, mark, "clip", clip.version, measures=dict.fromkeys(group.words, mark)) for group in concepts.groups
     )

@@ -17,7 +17,7 @@ from tests.support.pulled_models import tokenizer
 
 from fediwarden import calibration, config
 from fediwarden.inference.build import tokens
-from fediwarden.inference.build.architecture import Family
+from fediwarden.inference.build.architecture import TowerFamily
 from fediwarden.inference.catalogue import Tensor
 from fediwarden.inference.manifest import ImageInput
 
@@ -29,7 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What the hub holds: weights in open_clip's layout, and a tokenizer as the hub keeps them."""
     folder = tmp_path_factory.mktemp("hub")
     clip_weights.save(folder / WEIGHTS, clip_weights.random_tensors(TINY))
-    tokens.read(tokenizer(folder, siglip=False), Family.CLIP)._library.save(str(folder / "tokenizer.json"))
+    tokens.read(tokenizer(folder, siglip=False), TowerFamily.CLIP)._library.save(str(folder / "tokenizer.json"))
     return {name: (folder / name).read_bytes() for name in (WEIGHTS, "tokenizer.json")}
 
 

@@ -24,9 +24,9 @@ from tests.parity import stand_in
 from fediwarden.inference import manifest as manifests
 from fediwarden.inference import registry
 from fediwarden.inference.build import tokens, whole
-from fediwarden.inference.build.architecture import Family
+from fediwarden.inference.build.architecture import TowerFamily
 from fediwarden.inference.build.pictures import pictures
-from fediwarden.inference.manifest import HubOrigin, ImageInput, ImageText, Manifest, Role
+from fediwarden.inference.manifest import HubOrigin, ImageInput, ImageText, ModelManifest, Role
 from fediwarden.inference.sessions import runtime
 from fediwarden.model import ConceptGroup, Concepts
 
@@ -92,7 +92,7 @@ def install(home: Path, name: str) -> Any:
         tokenizer = folder / "bpe_simple_vocab_16e6.txt.gz"
         shutil.copy(Path(open_clip.__file__).with_name(tokenizer.name), tokenizer)
     size = settings["vision_cfg"]["image_size"]
-    manifest = Manifest(
+    manifest = ModelManifest(
         "peer",
         "random numbers",
         "none",
@@ -218,9 +218,9 @@ def compare_tokens() -> dict[str, object]:
     texts = list(many_texts())
     path = Path(open_clip.__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
     theirs = open_clip.SimpleTokenizer()(texts).numpy()
-    found = tokens.read([path], Family.CLIP)(texts, 77)
+    found = tokens.read([path], TowerFamily.CLIP)(texts, 77)
     as_json = merged_as_json(path)
-    again = tokens.read([as_json], Family.CLIP)(texts, 77)
+    again = tokens.read([as_json], TowerFamily.CLIP)(texts, 77)
     shutil.rmtree(as_json.parent)
     unlike = [text for text, mine, other in zip(texts, found.numbers, theirs, strict=True) if (mine != other).any()]
     same_file = bool((again.numbers == found.numbers).all())

@@ -21,7 +21,7 @@ from fediwarden.analysers.cascade import Cascade
 from fediwarden.analysers.clip import Clip
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.inference import sessions
-from fediwarden.inference.towers import Choice, choose
+from fediwarden.inference.towers import ChosenTower, choose
 from fediwarden.model import Concepts, EngineVersion, Finding, Look, ObjectRef, OperatingPoints, Sha256, Standing, Step, StoreName
 from fediwarden.policy import decide, parse
 
@@ -33,7 +33,7 @@ CONCEPTS: Concepts = POLICY.concepts
 
 def loaded(folder: Path, **changes: object) -> Clip:
     made = make_clip_model(folder, CONCEPTS, **changes)  # type: ignore[arg-type]
-    return Clip.load(folder, Choice(made, "fp32", "cpu", forced=False), CONCEPTS)
+    return Clip.load(folder, ChosenTower(made, "fp32", "cpu", forced=False), CONCEPTS)
 
 
 def look_of(findings: list[Finding]) -> Look:

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 from fediwarden.errors import Misconfigured
 from fediwarden.inference import folder, obtain, registry
 from fediwarden.inference.hub import Hub
-from fediwarden.inference.manifest import Manifest, ModelFile, Role
+from fediwarden.inference.manifest import ModelFile, ModelManifest, Role
 
 ENTRY, FILES = tiny(side=1000)  # eight megabytes, so that there is a half way
 WHOLE = {"tiny-clip", "tiny-clip/manifest.toml", f"tiny-clip/{WEIGHTS}", "tiny-clip/tokenizer.json"}
@@ -211,8 +211,8 @@ def test_h5_a_file_that_is_not_what_was_weighed_is_not_taken_in(server: HubServe
     tower.write_bytes(b"a tower")
     other = ModelFile(tower.name, sha256(b"another").hexdigest(), 7, Role.IMAGE, "fp16")
 
-    def change(now: Manifest) -> Manifest:
-        return Manifest(
+    def change(now: ModelManifest) -> ModelManifest:
+        return ModelManifest(
             now.name, now.measures, now.licence, now.input, now.precision, now.origin, (*now.files, other), now.image_text
         )
 

@@ -26,7 +26,7 @@ from fediwarden.watch import board, supervisor
 from fediwarden.watch import store as store_watch
 from fediwarden.watch.board import Board
 from fediwarden.watch.session import Watch, Watched
-from fediwarden.watch.signals import Told
+from fediwarden.watch.signals import ToldPaths
 from fediwarden.watch.supervisor import Part, Supervisor
 
 SOURCES = sorted(Path(fediwarden.__file__).parent.rglob("*.py"))
@@ -231,7 +231,7 @@ def test_f25_rounds_without_end_keep_nothing_of_what_is_done(monkeypatch: pytest
 
 def test_f25_what_a_folder_tells_is_bounded_and_what_is_over_it_is_left_to_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fediwarden.watch.signals.TOLD_BOUND", 3)
-    told = Told()
+    told = ToldPaths()
     for number in range(10):
         told.tell(f"{number}")
     assert told.take() == ["0", "1", "2"]

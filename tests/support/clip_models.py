@@ -22,8 +22,8 @@ from fediwarden.inference.manifest import (
     HubOrigin,
     ImageInput,
     ImageText,
-    Manifest,
     ModelFile,
+    ModelManifest,
     Role,
     as_toml,
 )
@@ -39,7 +39,7 @@ _INT8 = 1 / 127
 
 def make_clip_model(
     models_dir: Path, concepts: Concepts, name: str = "tiny-clip", precisions: Sequence[str] = ("fp32",), turned: float = 0.0
-) -> Manifest:
+) -> ModelManifest:
     """Write a whole model's folder, as `models build` leaves it, and return its manifest.
 
     `turned` (radians) turns red towards green, which makes another model of it.
@@ -50,7 +50,7 @@ def make_clip_model(
         *(_write(folder, f"image-{one}.onnx", tower(one, turned), Role.IMAGE, precision=one) for one in precisions),
         _write(folder, f"text-{concepts.digest}.npz", text_file(concepts), Role.TEXT, concepts=concepts.digest),
     ]
-    manifest = Manifest(
+    manifest = ModelManifest(
         name,
         measures="how well a picture fits short texts (a stand-in for tests: its mean colour)",
         licence="none needed",
@@ -70,11 +70,11 @@ def make_clip_model(
     return manifest
 
 
-def add_texts(models_dir: Path, manifest: Manifest, concepts: Concepts) -> Manifest:
+def add_texts(models_dir: Path, manifest: ModelManifest, concepts: Concepts) -> ModelManifest:
     """The same model with the embeddings of other concepts beside those it has."""
     folder = models_dir / manifest.name
     file = _write(folder, f"text-{concepts.digest}.npz", text_file(concepts), Role.TEXT, concepts=concepts.digest)
-    changed = Manifest(
+    changed = ModelManifest(
         manifest.name,
         manifest.measures,
         manifest.licence,

@@ -16,7 +16,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from fediwarden.inference.catalogue import Entry, KnownFile, Tensor
+from fediwarden.inference.catalogue import CatalogueEntry, KnownFile, Tensor
 from fediwarden.inference.manifest import ImageInput, Role
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -46,10 +46,10 @@ def framed(header: bytes, body: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + body
 
 
-def tiny(*, name: str = "tiny-clip", research_only: bool = False, side: int = 300) -> tuple[Entry, dict[str, bytes]]:
+def tiny(*, name: str = "tiny-clip", research_only: bool = False, side: int = 300) -> tuple[CatalogueEntry, dict[str, bytes]]:
     """A model of about `side` squared times eight bytes: what a catalogue says of it, and its files."""
     shapes = {"visual.proj": (side, side), "token_embedding.weight": (side, side), "logit_scale": ()}
-    entry = Entry(
+    entry = CatalogueEntry(
         name=name,
         title="A model for tests",
         about="Random numbers.",
@@ -71,7 +71,7 @@ def tiny(*, name: str = "tiny-clip", research_only: bool = False, side: int = 30
     return entry, {WEIGHTS: safetensors(shapes), "tokenizer.json": TOKENIZER}
 
 
-def as_catalogue(entry: Entry) -> str:
+def as_catalogue(entry: CatalogueEntry) -> str:
     """The entry as the text of an operator's own catalogue."""
     files = ", ".join(
         f'{{ name = "{one.name}", role = "{one.role}", sha256 = "{one.sha256}", size = {one.size}, about_mb = {one.about_mb} }}'

@@ -11,7 +11,7 @@ from tests.support.clip_weights import TINY, Sizes
 
 from fediwarden.inference import manifest as manifests
 from fediwarden.inference import registry
-from fediwarden.inference.manifest import HubOrigin, ImageInput, ImageText, Manifest, Role
+from fediwarden.inference.manifest import HubOrigin, ImageInput, ImageText, ModelManifest, Role
 from fediwarden.model import ConceptGroup, Concepts
 
 CONCEPTS = Concepts(
@@ -63,6 +63,8 @@ def pulled(
     special = ImageText(
         architecture, sizes.dimensions, 100.0, ImageInput(sizes.size, "longest", (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
     )
-    manifest = Manifest("tiny", "random", "none", str(sizes.size), "fp32", HubOrigin("tests/tiny", ""), tuple(files), special)
+    manifest = ModelManifest(
+        "tiny", "random", "none", str(sizes.size), "fp32", HubOrigin("tests/tiny", ""), tuple(files), special
+    )
     (folder / manifests.MANIFEST).write_text(manifests.as_toml(manifest), encoding="utf-8")
     return home / "models"

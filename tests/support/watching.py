@@ -12,11 +12,11 @@ from fediwarden.stores.memory import EPOCH, MemoryStore
 from fediwarden.watch.board import Board
 from fediwarden.watch.session import Watched, signal_of
 from fediwarden.watch.signals import Signal, first_key
-from fediwarden.watch.store import Bench, Plan, StoreWatch
+from fediwarden.watch.store import Bench, StoreWatch, WatchPlan
 from fediwarden.watch.turns import Turns, queued
 
 UNSETTLED = ("never looked at", "unreached", "changed since")
-PLAN = Plan(seconds=60, sweep_hours=24, requests_per_hour=100)
+PLAN = WatchPlan(seconds=60, sweep_hours=24, requests_per_hour=100)
 
 
 def key_at(moment: datetime, number: int = 0) -> str:
@@ -52,7 +52,7 @@ class Watching:
 
     store: MemoryStore = field(default_factory=MemoryStore)
     core: Core = field(default_factory=Core)
-    plan: Plan = PLAN
+    plan: WatchPlan = PLAN
     seconds: float = 0.0  # of the clock that only goes forward
     choose: Callable[[], Signal] | None = None
 

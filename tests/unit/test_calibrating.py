@@ -17,7 +17,7 @@ from tests.support.analysers import Brightness
 from tests.support.core import PACE, START, Clock, Opener, nothing
 
 from fediwarden import config
-from fediwarden.calibration import Budget, Sample, Seen, choose, operating_points
+from fediwarden.calibration import FlagBudget, Sample, Seen, choose, operating_points
 from fediwarden.errors import Unreached
 from fediwarden.model import (
     EngineVersion,
@@ -390,7 +390,7 @@ def test_two_thousand_looks_are_weighed_in_two_seconds() -> None:
     policy = parse(config.default_policy("default").replace("apparent_minor", "red").replace("sexual_content", "green"), "x")
 
     started = time.perf_counter()
-    found = choose(sample, Budget(1, 400), 0, Judged(policy, sample, everything=True).flags)
+    found = choose(sample, FlagBudget(1, 400), 0, Judged(policy, sample, everything=True).flags)
 
     assert time.perf_counter() - started < 2
     assert found.bound

@@ -20,8 +20,8 @@ from tests.support.disks import as_stranger, largest_file
 from fediwarden import calibration
 from fediwarden.calibration import (
     MOST_TAIL,
-    Budget,
-    Choice,
+    ChosenPoints,
+    FlagBudget,
     Sample,
     Seen,
     anonymous,
@@ -75,7 +75,7 @@ def reaching(scores: Sequence[float]) -> Callable[[OperatingPoints], int]:
     ],
 )
 def test_a_budget_is_read_as_a_person_says_it(text: str, count: float, of: int) -> None:
-    assert Budget.parse(text) == Budget(count, of)
+    assert FlagBudget.parse(text) == FlagBudget(count, of)
 
 
 @pytest.mark.parametrize(
@@ -87,22 +87,22 @@ def test_a_budget_is_read_as_a_person_says_it(text: str, count: float, of: int) 
 )
 def test_what_is_no_budget_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(Misconfigured) as caught:
-        Budget.parse(text)
+        FlagBudget.parse(text)
 
     assert "10/week" in caught.value.hint
 
 
 @given(st.integers(1, 10**9 - 1).map(lambda n: n / 100), st.one_of(st.just(0), st.integers(10**7, 10**11)))
 def test_a_budget_can_be_read_back_from_its_words(count: float, of: int) -> None:
-    budget = Budget(count, of)
+    budget = FlagBudget(count, of)
 
-    assert Budget.parse(str(budget)) == budget
+    assert FlagBudget.parse(str(budget)) == budget
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_budget_or_is_refused(text: str) -> None:
     try:
-        budget = Budget.parse(text)
+        budget = FlagBudget.parse(text)
     except Misconfigured:
         return
 
@@ -111,9 +111,9 @@ def test_any_text_is_a_budget_or_is_refused(text: str) -> None:
 
 
 def test_a_weekly_budget_is_a_share_of_what_comes_in() -> None:
-    assert Budget(10).share(20_000) == 0.0005
-    assert Budget(10).share(5) == 1.0
-    assert Budget(1, 10_000).share(5) == 0.0001
+    assert FlagBudget(10).share(20_000) == 0.0005
+    assert FlagBudget(10).share(5) == 1.0
+    assert FlagBudget(1, 10_000).share(5) == 0.0001
 
 
 # -- intervals ------------------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_points_of_no_looks_are_refused() -> None:
 
 @given(st.lists(SCORES, min_size=20, max_size=300), st.integers(1, 40))
 def test_the_largest_tail_that_keeps_to_the_budget_is_chosen(scores: list[float], of: int) -> None:
-    sample, budget, flags = sample_of(scores), Budget(1, of), reaching(scores)
+    sample, budget, flags = sample_of(scores), FlagBudget(1, of), reaching(scores)
 
     found = choose(sample, budget, 0, flags)
 
@@ -253,7 +253,7 @@ def test_the_largest_tail_that_keeps_to_the_budget_is_chosen(scores: list[float]
 def test_where_a_policy_flags_less_with_a_larger_tail_the_budget_is_kept_to_all_the_same() -> None:
     sample = sample_of([n / 400 for n in range(400)])
 
-    found = choose(sample, Budget(1, 100), 0, lambda points: 40 if 0.01 < points.tail < 0.02 else 0)
+    found = choose(sample, FlagBudget(1, 100), 0, lambda points: 40 if 0.01 < points.tail < 0.02 else 0)
 
     assert found.hits <= found.allowed == 3
 
@@ -261,7 +261,7 @@ def test_where_a_policy_flags_less_with_a_larger_tail_the_budget_is_kept_to_all_
 def test_rules_that_flag_more_than_the_budget_by_themselves_leave_a_tail_of_nothing() -> None:
     sample = sample_of([n / 400 for n in range(400)])
 
-    found = choose(sample, Budget(1, 1000), 0, lambda _: 17)
+    found = choose(sample, FlagBudget(1, 1000), 0, lambda _: 17)
 
     assert found.points.tail == 0
     assert (found.hits, found.allowed) == (17, 0)
@@ -271,7 +271,7 @@ def test_rules_that_flag_more_than_the_budget_by_themselves_leave_a_tail_of_noth
 def test_a_budget_that_is_never_used_up_leaves_the_points_at_their_lowest() -> None:
     sample = sample_of([n / 400 for n in range(400)])
 
-    found = choose(sample, Budget(10), 100, lambda _: 0)
+    found = choose(sample, FlagBudget(10), 100, lambda _: 0)
 
     assert found.points.tail == MOST_TAIL
     assert not found.bound
@@ -286,7 +286,7 @@ def test_on_average_no_more_is_flagged_than_the_budget_asks_for(share: float) ->
     true, promised, held = [], [], 0
     for _ in range(trials):
         scores = [dice.random() for _ in range(looks)]
-        found = choose(sample_of(scores), Budget(share * 1e6, 10**6), 0, reaching(scores))
+        found = choose(sample_of(scores), FlagBudget(share * 1e6, 10**6), 0, reaching(scores))
         true.append(1 - found.points.scores["red"])  # scores are even: what lies beyond a point is known
         promised.append(found.flags.share)
         held += found.flags.low <= true[-1] <= found.flags.high
@@ -298,7 +298,7 @@ def test_on_average_no_more_is_flagged_than_the_budget_asks_for(share: float) ->
 
 @given(st.floats(1e-6, 0.5))
 def test_with_as_many_looks_as_are_needed_a_budget_can_be_kept_to(share: float) -> None:
-    budget = Budget(share * 1000, 1000)
+    budget = FlagBudget(share * 1000, 1000)
     looks = needed(budget, 0)
 
     assert 1 / (looks + 1) <= budget.share(0) * (1 + 1e-6)
@@ -307,7 +307,7 @@ def test_with_as_many_looks_as_are_needed_a_budget_can_be_kept_to(share: float) 
 
 def test_the_estimate_lies_in_its_interval() -> None:
     for hits in range(8):
-        found = Choice(OperatingPoints("v1", 0.01, {}, {}), hits, 7, 1000, bound=True).flags
+        found = ChosenPoints(OperatingPoints("v1", 0.01, {}, {}), hits, 7, 1000, bound=True).flags
 
         assert found.low <= found.share <= found.high
 

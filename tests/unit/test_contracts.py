@@ -121,3 +121,13 @@ def test_a_forbidden_import_is_met_in_every_room(tmp_path: Path) -> None:
 
 def test_only_who_acts_holds_a_keeper() -> None:
     assert [module for module in holders() if not any(is_of(module, room) for room in KEEPERS)] == []
+
+
+def test_a_class_name_stands_for_one_thing() -> None:
+    named: dict[str, list[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                named.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
+
+    assert {name: files for name, files in named.items() if len(files) > 1} == {}

@@ -23,7 +23,7 @@ from fediwarden.cli.main import app
 from fediwarden.errors import Exit
 from fediwarden.inference import catalogue
 from fediwarden.model import Reason
-from fediwarden.policy import Bounds, Mark, Rule, parse
+from fediwarden.policy import Mark, MeasureBounds, Rule, parse
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -199,7 +199,7 @@ def test_every_key_of_a_policy_is_documented() -> None:
         "further",
         "mark",
         "rule",
-        *(field.name for kind in (Mark, Rule, Bounds) for field in dataclasses.fields(kind)),
+        *(field.name for kind in (Mark, Rule, MeasureBounds) for field in dataclasses.fields(kind)),
     } - {"bounds", "points"}  # a mark's bounds are written as at_least and below, its points in no policy
 
     assert {key for key in keys if f"| `{key}` |" not in text} == set()
@@ -217,7 +217,9 @@ def test_every_preset_is_documented_and_so_is_every_rule_of_the_default_one_in_i
 
 
 @pytest.mark.parametrize("entry", catalogue.shipped(), ids=lambda entry: entry.name)
-def test_every_known_model_is_on_the_card_with_its_licence_and_what_may_not_be_done_with_it(entry: catalogue.Entry) -> None:
+def test_every_known_model_is_on_the_card_with_its_licence_and_what_may_not_be_done_with_it(
+    entry: catalogue.CatalogueEntry,
+) -> None:
     chosen, card = (
         [line for line in page(name).splitlines() if f"| `{entry.name}` |" in line]
         for name in ("choosing-a-model.md", "models.md")

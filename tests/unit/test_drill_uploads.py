@@ -19,7 +19,7 @@ from fediwarden.drill import Station
 from fediwarden.drill_uploads import Formats, Through, asked_at
 from fediwarden.errors import Exit, Gone
 from fediwarden.ledger import GATE
-from fediwarden.media.samples import Sample, samples
+from fediwarden.media.samples import SampleFile, samples
 from fediwarden.model import (
     Answer,
     Decision,
@@ -37,7 +37,7 @@ from fediwarden.model import (
 from fediwarden.platforms.pictrs.server import Server
 
 MEDIA = StoreName("media")
-ONE = [Sample("png", "image/png", b"stands for a picture")]
+ONE = [SampleFile("png", "image/png", b"stands for a picture")]
 DRILL = b"stands for a drill picture"
 
 
@@ -66,7 +66,7 @@ def through(monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
         server.close()
 
 
-def told(drill: Through, made: list[Sample] = ONE) -> list[Station]:
+def told(drill: Through, made: list[SampleFile] = ONE) -> list[Station]:
     return list(drill.stations(made, DRILL))
 
 
@@ -190,7 +190,7 @@ def test_what_a_killed_drill_left_is_deleted_by_the_next_and_nothing_else(fake: 
     cut = through(fake, core)
     cut.server.upload = lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        told(cut, [Sample("png", "image/png", b"another picture")])
+        told(cut, [SampleFile("png", "image/png", b"another picture")])
     fake.put(b"another picture", "image/png")
 
     after = through(fake, core)
@@ -381,7 +381,7 @@ def test_a_format_that_pict_rs_does_not_take_is_no_failure_and_a_pict_rs_that_is
     fake.broken[b"stands for an AVIF"] = "magick"
     drill = through(fake, Core())
     stations = told(
-        drill, [Sample("avif", "image/avif", b"stands for an AVIF"), Sample("webm", "video/webm", None, "no encoder")]
+        drill, [SampleFile("avif", "image/avif", b"stands for an AVIF"), SampleFile("webm", "video/webm", None, "no encoder")]
     )
     assert [(station.passed, station.detail.partition(":")[0]) for station in stations[1:3]] == [
         (True, "not taken here"),

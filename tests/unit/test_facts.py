@@ -13,7 +13,7 @@ from tests.support.ledgers import ENGINE, NOW, a_decision, a_hash, a_look, a_ref
 from fediwarden.app import App
 from fediwarden.cli.main import code_of
 from fediwarden.cli.setup import _tell
-from fediwarden.cli.surroundings import Finding
+from fediwarden.cli.surroundings import Diagnosis
 from fediwarden.ledger import GATE, Doubt, Ledger, LegacyWord, Listed
 from fediwarden.model import (
     Act,
@@ -378,6 +378,6 @@ def test_apply_says_that_the_policy_cannot_be_read_and_acts_on_what_was_decided(
 def test_doctor_prints_a_line_a_finding_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     long = "words " * 60
 
-    _tell([Finding("cage", True, "every layer is there"), Finding("ledger", False, long, "ask for help")])
+    _tell([Diagnosis("cage", True, "every layer is there"), Diagnosis("ledger", False, long, "ask for help")])
 
     assert capsys.readouterr().out.splitlines() == ["ok  cage: every layer is there", f"NO  ledger: {long} -> ask for help"]

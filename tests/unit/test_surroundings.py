@@ -19,7 +19,7 @@ from tests.support.postgres import Postgres, run_sql
 
 from fediwarden.app import App
 from fediwarden.cli import surroundings
-from fediwarden.cli.surroundings import Finding, examine
+from fediwarden.cli.surroundings import Diagnosis, examine
 from fediwarden.errors import Refused
 from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.model import Trace, Tracer
@@ -27,7 +27,7 @@ from fediwarden.platforms.lemmy.queries import grants
 
 SECRET = "k3Vd-0qwQz_8mPLxTn4uYbGs71RcHe"
 
-Doctor = Callable[..., dict[str, Finding]]
+Doctor = Callable[..., dict[str, Diagnosis]]
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
         (tmp_path / name).chmod(0o600)
     monkeypatch.setattr(surroundings, "_addresses", list)
 
-    def examined(tracer: object = None, **settings: object) -> dict[str, Finding]:
+    def examined(tracer: object = None, **settings: object) -> dict[str, Diagnosis]:
         environment = {"FEDIWARDEN_HOME": str(tmp_path)}
         environment |= {f"FEDIWARDEN_{key}": json.dumps(value) for key, value in settings.items()}
         app = App(environment)
@@ -342,7 +342,7 @@ def test_the_rights_that_are_shipped_are_enough_for_a_lemmy_that_is_well(doctor:
     assert found["Lemmy's secrets"].well
 
 
-def by_token(doctor: Doctor, tmp_path: Path, lemmy: FakeLemmy, token: str) -> dict[str, Finding]:
+def by_token(doctor: Doctor, tmp_path: Path, lemmy: FakeLemmy, token: str) -> dict[str, Diagnosis]:
     """What is said of a Lemmy that is asked, and acted in, by this token."""
     (tmp_path / "lemmy.toml").write_text(f'jwt = "{token}"\n')
     (tmp_path / "lemmy.toml").chmod(0o600)

@@ -8,7 +8,7 @@ import pytest
 from tests.support.yard import METADATA, Crash, Mortal, Yard
 
 from fediwarden.errors import Exit, Misconfigured, Unreached
-from fediwarden.keeping.verify import Finding, Verify, worst
+from fediwarden.keeping.verify import Disagreement, Verify, worst
 from fediwarden.ledger import Ledger
 from fediwarden.model import Sha256, StoreName
 from fediwarden.stores.interface import Keeper
@@ -31,7 +31,7 @@ def _yard(tmp_path: Path) -> Yard:
     return yard
 
 
-def checked(yard: Yard, *, mend: bool = False, stores: Collection[StoreName] | None = None) -> list[Finding]:
+def checked(yard: Yard, *, mend: bool = False, stores: Collection[StoreName] | None = None) -> list[Disagreement]:
     def hold(name: StoreName) -> Keeper:
         return yard.hold(name).keeper
 
@@ -39,7 +39,7 @@ def checked(yard: Yard, *, mend: bool = False, stores: Collection[StoreName] | N
     return list(Verify(yard.ledger, folders, hold, 1 << 20, stores=stores, mend=yard.vaults if mend else None).findings())
 
 
-def said(findings: list[Finding]) -> list[str]:
+def said(findings: list[Disagreement]) -> list[str]:
     return [finding.what for finding in findings]
 
 

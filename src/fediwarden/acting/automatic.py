@@ -27,7 +27,7 @@ ACT_AGAIN = 3600.0  # seconds until what could not be done is tried again, at th
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Chosen:
     """What may be hidden now without asking anybody."""
 
     objects: frozenset[Known]
@@ -67,7 +67,7 @@ class Automatic:
         self._ticks = ticks
         self._shared: dict[Known, float] = {}  # when it is asked again who shares it
 
-    def choose(self) -> Choice:
+    def choose(self) -> Chosen:
         """What may be hidden now; takes no lock. Raises: FediwardenError."""
         now = self._ticks()
         self._shared = {one: at for one, at in self._shared.items() if now < at + AGAIN}  # older: not owed any more
@@ -87,7 +87,7 @@ class Automatic:
                 stopped=self._stop.is_set,
             )
         except Stopped:  # who is asked may take long to answer
-            return Choice(frozenset(), True, len(held), 0)
+            return Chosen(frozenset(), True, len(held), 0)
         again = (*found.shared, *found.waiting)
         for number, one in enumerate(again, len(held) + 1):
             self._shared[known(one.owed)] = now + max(AGAIN, number * EACH)
@@ -95,9 +95,9 @@ class Automatic:
             self._shared.pop(known(one.owed), None)
         copies = tuple((one.owed, copy) for one in found.alone for copy in one.radius.copies)
         objects = frozenset(known(one.owed) for one in found.alone)
-        return Choice(objects, bool(found.plan.owed), len(held) + len(again), found.plan.over, copies)
+        return Chosen(objects, bool(found.plan.owed), len(held) + len(again), found.plan.over, copies)
 
-    def hide(self, executor: Executor, choice: Choice) -> Iterator[Result]:
+    def hide(self, executor: Executor, choice: Chosen) -> Iterator[Result]:
         """Hide what was chosen, as far as it is still owed and allowed, and with it the previews that Lemmy made of it.
 
         A preview that others show as well, and the picture that something is a preview of, are for a person to decide: they are put

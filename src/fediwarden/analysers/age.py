@@ -15,7 +15,7 @@ from PIL import Image
 
 from fediwarden.analysers.exposed import Face
 from fediwarden.inference.landmarks import Landmarks
-from fediwarden.inference.sessions import Session
+from fediwarden.inference.sessions import ModelSession
 
 MODEL = "age-v1"
 LANDMARK_MODEL = "face-landmarks-5"
@@ -55,7 +55,7 @@ class ApparentAge:
 class Age:
     """Landmarks and network; as thread-safe as the session."""
 
-    def __init__(self, landmarks: Landmarks, session: Session) -> None:
+    def __init__(self, landmarks: Landmarks, session: ModelSession) -> None:
         self._points = PointFinder(landmarks)
         self._session = session
 

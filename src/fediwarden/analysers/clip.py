@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.manifest import ImageInput, Manifest, ModelFile
-from fediwarden.inference.towers import Choice, Tower, text_vectors
+from fediwarden.inference.manifest import ImageInput, ModelFile, ModelManifest
+from fediwarden.inference.towers import ChosenTower, Tower, text_vectors
 from fediwarden.model import Concepts, Finding, Frame
 
 PREPROCESSING = "rgb, bicubic; longest: centred on the mean colour; share of the best word against all controls; 1"
@@ -41,7 +41,7 @@ class Clip:
         self._version = version_of(tower.manifest, tower.file, vectors, concepts, tower.device if tower.drifts else "")
 
     @classmethod
-    def load(cls, models_dir: Path, choice: Choice, concepts: Concepts, *, threads: int = 1) -> Self:
+    def load(cls, models_dir: Path, choice: ChosenTower, concepts: Concepts, *, threads: int = 1) -> Self:
         """Load the tower and the embeddings. Raises: Misconfigured where one is missing, altered or does not fit."""
         vectors = text_vectors(models_dir, choice.manifest, concepts)
         return cls(Tower(models_dir, choice, threads=threads, most=AT_ONCE), vectors, concepts)
@@ -109,7 +109,9 @@ class Clip:
         return found
 
 
-def version_of(manifest: Manifest, tower: ModelFile, vectors: NDArray[np.float32], concepts: Concepts, device: str = "") -> str:
+def version_of(
+    manifest: ModelManifest, tower: ModelFile, vectors: NDArray[np.float32], concepts: Concepts, device: str = ""
+) -> str:
     """The version of what a tower and texts find together, without loading the tower; `device` only where scores drift on it."""
     facts = [
         tower.sha256,

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fediwarden.inference.parts import Part
+from fediwarden.inference.parts import ModelPart
 
 _PICTURE = "images"
 _STRIDES = (8, 16, 32)  # pixels of the picture, a step of each of the three grids of places
@@ -30,8 +30,8 @@ class Detector:
 
         Raises: Misconfigured for another model than this one, or a missing runtime.
         """
-        self._classes = Part(model, name=name, inputs=[_PICTURE], outputs=[*_CLASSES, *_FEATURES], threads=threads)
-        self._reaches = Part(model, name=name, inputs=_FEATURES, outputs=_REACHES, threads=threads)
+        self._classes = ModelPart(model, name=name, inputs=[_PICTURE], outputs=[*_CLASSES, *_FEATURES], threads=threads)
+        self._reaches = ModelPart(model, name=name, inputs=_FEATURES, outputs=_REACHES, threads=threads)
         self._faces = faces
         self._face_from = np.float32(face_from)
 

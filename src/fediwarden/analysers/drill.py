@@ -72,7 +72,7 @@ class DrillKey:
         return cls(secret)
 
 
-class Drill:
+class DrillAnalyser:
     """Reports valid markers of this installation among the codes that were read in a frame."""
 
     def __init__(self, key: DrillKey, now: Callable[[], datetime]) -> None:

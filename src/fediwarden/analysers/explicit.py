@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fediwarden.inference.sessions import Session
+from fediwarden.inference.sessions import ModelSession
 
 MODEL = "open-nsfw"
 PREPROCESSING = "bilinear to 256x256, jpeg at quality 75, middle 224x224, bgr, mean 104 117 123"
@@ -21,7 +21,7 @@ _MEAN_BGR = np.array([104, 117, 123], np.float32)
 class Explicit:
     """The network behind one session; as thread-safe as that."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ModelSession) -> None:
         self._session = session
 
     def look(self, image: Image.Image) -> float:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fediwarden.analysers.detector import Detector
-from fediwarden.inference.sessions import Session
+from fediwarden.inference.sessions import ModelSession
 
 MODEL = "nudenet-320n"
 PREPROCESSING = "rgb, bilinear to 320 on the longer side, black below and right of it, 0 to 1; nms 0.45; faces from 0.25"
@@ -46,7 +46,7 @@ def detector(model: bytes, *, threads: int = 1) -> Detector:
 class Exposed:
     """The detector behind one session; as thread-safe as that."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ModelSession) -> None:
         self._session = session
 
     def look(self, image: Image.Image) -> tuple[float, list[Face]]:

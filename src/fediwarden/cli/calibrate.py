@@ -13,7 +13,7 @@ from fediwarden.analysers.clip import Clip
 from fediwarden.analysers.flat import Flat
 from fediwarden.analysers.interface import Analyser
 from fediwarden.app import App
-from fediwarden.calibration import BASE_RATE, LEAST, MOST, Budget, Interval, Sample, interval
+from fediwarden.calibration import BASE_RATE, LEAST, MOST, FlagBudget, Interval, Sample, interval
 from fediwarden.cli.common import JSON, Run, build, recorded
 from fediwarden.cli.output import Progress, duration, emit, plain, result, row, say, show, table
 from fediwarden.errors import Exit, FediwardenError, Misconfigured
@@ -111,13 +111,13 @@ def _clip(app: App) -> Clip:
     return app.clip
 
 
-def _budget(app: App, given: str) -> Budget:
+def _budget(app: App, given: str) -> FlagBudget:
     """The budget that is asked for, or the one of last time."""
     if given:
-        return Budget.parse(given)
+        return FlagBudget.parse(given)
     known = calibration.chosen(app.configuration.calibration)
     before = next((one for one in known if app.clip is not None and one.points.version == app.clip.version), None)
-    return Budget.parse(before.budget if before else BUDGET)
+    return FlagBudget.parse(before.budget if before else BUDGET)
 
 
 def _others(app: App, clip: Clip) -> tuple[str, list[Analyser]]:
@@ -127,7 +127,7 @@ def _others(app: App, clip: Clip) -> tuple[str, list[Analyser]]:
     return sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16], analysers
 
 
-def _arrivals(wanted: Budget, per_week: float, *, dated: bool) -> None:
+def _arrivals(wanted: FlagBudget, per_week: float, *, dated: bool) -> None:
     """Refuse what cannot be reckoned, before anything is looked at. Raises: Misconfigured."""
     if wanted.per_week and per_week <= 0:
         raise Misconfigured(
@@ -138,7 +138,14 @@ def _arrivals(wanted: Budget, per_week: float, *, dated: bool) -> None:
 
 
 def _look(
-    app: App, clip: Clip, analysers: list[Analyser], others: str, stores: list[str], size: int, wanted: Budget, per_week: float
+    app: App,
+    clip: Clip,
+    analysers: list[Analyser],
+    others: str,
+    stores: list[str],
+    size: int,
+    wanted: FlagBudget,
+    per_week: float,
 ) -> Sample:
     """A new sample. Raises: Misconfigured where too little can be seen, Unreached."""
     with app.readers(stores) as readers, app.looking():
@@ -183,7 +190,7 @@ class _Report:
     """All that is told."""
 
     sample: Sample
-    budget: Budget
+    budget: FlagBudget
     per_week: float  # 0 where nobody knows
     points: OperatingPoints
     flags: Interval
@@ -214,7 +221,7 @@ class _Report:
         return min(1.0, BASE_RATE / self.flags.share) if self.flags.share else None
 
 
-def _choose(app: App, clip: Clip, sample: Sample, wanted: Budget, per_week: float, *, looked: bool) -> _Report:
+def _choose(app: App, clip: Clip, sample: Sample, wanted: FlagBudget, per_week: float, *, looked: bool) -> _Report:
     judged = Judged(app.policy, sample, everything=app.mode == "thorough", drawn=app.settings.analysis.sample)
     choice = calibration.choose(sample, wanted, per_week, judged.flags)
     old = next((one for one in calibration.points(app.configuration.calibration) if one.version == clip.version), None)

@@ -10,7 +10,7 @@ from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, say, size
 from fediwarden.errors import CannotWrite, Exit, Misconfigured
 from fediwarden.keeping import backup as backups
-from fediwarden.keeping.verify import Finding, Verify, worst
+from fediwarden.keeping.verify import Disagreement, Verify, worst
 from fediwarden.ledger.database import MEMORY, location
 from fediwarden.ledger.keeping import roll_back
 from fediwarden.model import StoreName
@@ -83,7 +83,7 @@ def _verified(app: App, asked: list[StoreName], *, local: bool, mend: bool, json
     return code
 
 
-def _finding_json(found: Finding) -> dict[str, object]:
+def _finding_json(found: Disagreement) -> dict[str, object]:
     return {
         "where": found.where,
         "what": found.what,
@@ -97,7 +97,7 @@ def _finding_json(found: Finding) -> dict[str, object]:
     }
 
 
-def _show(found: Finding) -> None:
+def _show(found: Disagreement) -> None:
     mark = "mended" if found.mended else "note" if found.exit is Exit.OK else found.what
     name = f"{found.store}: {found.key}: " if found.store and found.key else f"{found.sha256[:12]}: " if found.sha256 else ""
     result(f"{found.where:<7} {mark:<20} {plain(name + found.words)}")

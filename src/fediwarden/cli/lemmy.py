@@ -13,11 +13,21 @@ from fediwarden.cli.trace import BECAUSE, STORE, SUBJECT
 from fediwarden.errors import Exit
 from fediwarden.ledger import GATE
 from fediwarden.model import NameKind, ObjectRef, StoreName
-from fediwarden.platforms.lemmy.acting import REASON, Acting, Choice, Deed, Done, Plan, Step, plan, sent_before
+from fediwarden.platforms.lemmy.acting import (
+    REASON,
+    Deed,
+    Done,
+    ModerationChoice,
+    ModerationPlan,
+    ModerationStep,
+    Moderator,
+    plan,
+    sent_before,
+)
 from fediwarden.platforms.lemmy.api import Api
 from fediwarden.platforms.lemmy.evidence import Looked, Shelf, Take
 from fediwarden.platforms.lemmy.model import Trace, UseKind
-from fediwarden.platforms.lemmy.places import Place, survey
+from fediwarden.platforms.lemmy.places import PictureSpot, survey
 from fediwarden.platforms.lemmy.queries import OLDEST, grants
 from fediwarden.platforms.lemmy.wanted import matcher
 from fediwarden.tracing import Subject
@@ -25,7 +35,7 @@ from fediwarden.tracing import Subject
 app = typer.Typer(no_args_is_help=True, help="Lemmy: the rights that a trace needs, and acting on posts, comments and accounts.")
 
 
-class Version(StrEnum):
+class LemmySchema(StrEnum):
     """Whose tables the rights are for; 0.19.3 stands for 0.19.0 to 0.19.3."""
 
     OLDEST = OLDEST
@@ -33,7 +43,7 @@ class Version(StrEnum):
     NEW = "1.0"
 
 
-class Way(StrEnum):
+class RemovalWay(StrEnum):
     """How posts or comments are taken away."""
 
     REMOVE = "remove"
@@ -42,7 +52,7 @@ class Way(StrEnum):
 
 @app.command(name="grants", short_help="Print the SQL that gives a role the rights of a trace.")
 def print_grants(
-    version: Version = typer.Option(Version.OLD, "--version", help="Of Lemmy; 0.19.3 stands for 0.19.0 to 0.19.3."),
+    version: LemmySchema = typer.Option(LemmySchema.OLD, "--version", help="Of Lemmy; 0.19.3 stands for 0.19.0 to 0.19.3."),
     role: str = typer.Option("fediwarden", "--role", help="The role's name."),
     private_messages: bool = typer.Option(
         False, "--private-messages", help="Also private messages; only where the jurisdiction profile lets them be scanned."
@@ -65,8 +75,8 @@ def print_grants(
 @app.command(short_help="Remove or purge what shows an object, ban, resolve reports; a plan first.")
 def act(
     subject: str = SUBJECT,
-    posts: Way | None = typer.Option(None, "--posts", help="Posts that show it: out of sight, or deleted for good."),
-    comments: Way | None = typer.Option(None, "--comments", help="Comments that show it: the same."),
+    posts: RemovalWay | None = typer.Option(None, "--posts", help="Posts that show it: out of sight, or deleted for good."),
+    comments: RemovalWay | None = typer.Option(None, "--comments", help="Comments that show it: the same."),
     icons: bool = typer.Option(
         False, "--icons", help="Icons and banners of the site and of communities, and emoji: take them away."
     ),
@@ -98,7 +108,7 @@ def act(
     the token.
     """
     built = build()
-    choice = Choice(
+    choice = ModerationChoice(
         posts.value if posts else "",
         comments.value if comments else "",
         ban or bool(person) or remove_data,
@@ -111,7 +121,7 @@ def act(
         image=image,
         data=remove_data,
     )
-    if choice == Choice(reason=reason):
+    if choice == ModerationChoice(reason=reason):
         raise typer.BadParameter(
             "say what to do: --posts, --comments, --icons, --texts, --image, --ban, --resolve-reports or --message-admins"
         )
@@ -154,7 +164,7 @@ def act(
                         whose = tracing.ask(other, f"Lemmy deletes it together with {meant.text}")
                         tracing.seal(whose, other.sha256, words, other.text, drill=meant.drill)
                     tracing.seal(trace, meant.sha256, words, meant.text, drill=meant.drill, more=more)
-                acting = Acting(
+                acting = Moderator(
                     api,
                     built.ledger,
                     run.id,
@@ -172,7 +182,7 @@ def act(
     return Exit.NOT_SCANNED if failed else Exit.OK
 
 
-def _places(api: Api, trace: Trace) -> tuple[Place, ...]:
+def _places(api: Api, trace: Trace) -> tuple[PictureSpot, ...]:
     """Icons, texts and emoji that show it, of the site and of every community that the trace names."""
     communities = {use.id for use in trace.uses if use.kind is UseKind.COMMUNITY}
     communities |= {community.id for community in trace.communities}
@@ -189,9 +199,9 @@ def _others(looked: Looked, meant: Subject) -> list[str]:
     return list(found.values())
 
 
-def _lose(looked: Looked) -> dict[Step, list[str]]:
+def _lose(looked: Looked) -> dict[ModerationStep, list[str]]:
     """What pict-rs must not know any more after each step."""
-    lose: dict[Step, list[str]] = {}
+    lose: dict[ModerationStep, list[str]] = {}
     for take in looked.takes:
         lose.setdefault(take.step, []).extend(take.loses)
     return lose
@@ -209,11 +219,11 @@ def _aliases(ref: ObjectRef, meant: Subject) -> list[str]:
     return list(dict.fromkeys([*told, *meant.aliases]))
 
 
-def _number(made: Plan) -> str:
+def _number(made: ModerationPlan) -> str:
     return "1 step" if len(made.steps) == 1 else f"{len(made.steps)} steps"
 
 
-def _tell_plan(made: Plan, looked: Looked, in_reach: list[str], limits: Sequence[str], *, json: bool) -> None:
+def _tell_plan(made: ModerationPlan, looked: Looked, in_reach: list[str], limits: Sequence[str], *, json: bool) -> None:
     """`limits`: what the trace behind it was not asked, so that no step can be about it."""
     notes = (*made.notes, *looked.notes)
     if json:
@@ -289,5 +299,5 @@ def _tell_done(done: Done, *, json: bool) -> None:
     result(f"{words}: {plain(done.step.act)}: {plain(done.step.target)}{f': {plain(detail)}' if detail else ''}")
 
 
-def _step_json(step: Step) -> dict[str, object]:
+def _step_json(step: ModerationStep) -> dict[str, object]:
     return {"act": step.act, "target": step.target, "words": step.words}

@@ -13,9 +13,9 @@ from fediwarden.cli.common import JSON, agreed, build
 from fediwarden.cli.output import Line, duration, emit, plain, result, row, say, show, size, table
 from fediwarden.errors import Exit, Misconfigured
 from fediwarden.inference import catalogue, obtain, registry
-from fediwarden.inference.catalogue import Entry
+from fediwarden.inference.catalogue import CatalogueEntry
 from fediwarden.inference.hub import Hub
-from fediwarden.inference.manifest import HubOrigin, Manifest, ModelFile, Origin, Role
+from fediwarden.inference.manifest import HubOrigin, ModelFile, ModelManifest, Origin, Role
 
 ACCEPT = typer.Option(
     False, "--accept-licence", help="You have read the licence and keep to it; asked where it allows research only."
@@ -190,7 +190,7 @@ def verify(json: bool = JSON) -> int:
     return Exit.OK if sound else Exit.CONFIGURATION
 
 
-def manifest_json(manifest: Manifest) -> dict[str, object]:
+def manifest_json(manifest: ModelManifest) -> dict[str, object]:
     """An installed model for programs."""
     origin: dict[str, object]
     match manifest.origin:
@@ -212,7 +212,7 @@ def manifest_json(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _built_json(manifest: Manifest) -> dict[str, object]:
+def _built_json(manifest: ModelManifest) -> dict[str, object]:
     special = manifest.image_text
     if special is None:
         return {}
@@ -228,7 +228,7 @@ def _built_json(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def entry_json(entry: Entry) -> dict[str, object]:
+def entry_json(entry: CatalogueEntry) -> dict[str, object]:
     """A model of the catalogue for programs."""
     return {
         "name": entry.name,
@@ -250,11 +250,11 @@ def entry_json(entry: Entry) -> dict[str, object]:
     }
 
 
-def _known(built: App) -> tuple[Entry, ...]:
+def _known(built: App) -> tuple[CatalogueEntry, ...]:
     return catalogue.known(built.configuration.catalogue)
 
 
-def _licensed(entry: Entry, built: App, *, accept: bool) -> None:
+def _licensed(entry: CatalogueEntry, built: App, *, accept: bool) -> None:
     """Let a licence pass that allows a server's use, or was accepted. Raises: Misconfigured."""
     if entry.research_only and not accept:
         page = f"{Hub(built.configuration.settings.models.hub).place}/{entry.repository}"
@@ -264,7 +264,7 @@ def _licensed(entry: Entry, built: App, *, accept: bool) -> None:
         )
 
 
-def _obtained(got: obtain.Obtained, entry: Entry | None, *, as_json: bool) -> None:
+def _obtained(got: obtain.Obtained, entry: CatalogueEntry | None, *, as_json: bool) -> None:
     """Say what is there now, and what was pinned at first sight."""
     manifest = got.manifest
     if as_json:
@@ -282,7 +282,7 @@ def _obtained(got: obtain.Obtained, entry: Entry | None, *, as_json: bool) -> No
         say(f"next: `fediwarden models build {plain(manifest.name)}`")
 
 
-def _from(manifest: Manifest) -> str:
+def _from(manifest: ModelManifest) -> str:
     match manifest.origin:
         case Origin() as wheel:
             return f"{wheel.package} {wheel.version}"
@@ -290,11 +290,11 @@ def _from(manifest: Manifest) -> str:
             return f"{hub.repository} {hub.revision[:12]}".strip()
 
 
-def _size(manifest: Manifest) -> str:
+def _size(manifest: ModelManifest) -> str:
     return size(sum(file.size for file in manifest.files))
 
 
-def _entry_lines(entry: Entry | None, *, installed: bool) -> list[str]:
+def _entry_lines(entry: CatalogueEntry | None, *, installed: bool) -> list[str]:
     if entry is None:
         return []
     lines = [
@@ -319,7 +319,7 @@ def _entry_lines(entry: Entry | None, *, installed: bool) -> list[str]:
 _RESIZE: Mapping[str, str] = {"longest": "the whole picture inside, the rest filled", "squash": "stretched to the square"}
 
 
-def _manifest_lines(manifest: Manifest | None) -> list[str]:
+def _manifest_lines(manifest: ModelManifest | None) -> list[str]:
     if manifest is None:
         return []
     lines = ["", f"installed     {manifest.name} from {_from(manifest)}, {_size(manifest)}, weights {manifest.precision}"]
@@ -340,7 +340,7 @@ def _manifest_lines(manifest: Manifest | None) -> list[str]:
     return [*lines, *_file_lines(manifest)]
 
 
-def _file_lines(manifest: Manifest, roles: tuple[Role, ...] = tuple(Role)) -> list[str]:
+def _file_lines(manifest: ModelManifest, roles: tuple[Role, ...] = tuple(Role)) -> list[str]:
     def line(file: ModelFile) -> str:
         return f"  {file.sha256}  {size(file.size):>9}  {file.name}"
 

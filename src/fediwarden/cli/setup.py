@@ -13,7 +13,7 @@ from fediwarden.analysers.clip import Clip
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, build
 from fediwarden.cli.output import console, emit, plain, result, row, say, show, table
-from fediwarden.cli.surroundings import Finding, examine
+from fediwarden.cli.surroundings import Diagnosis, examine
 from fediwarden.errors import CannotWrite, Exit, FediwardenError, Misconfigured
 from fediwarden.inference.registry import FileState, verify
 from fediwarden.inference.sessions import devices
@@ -90,7 +90,7 @@ def doctor(json: bool = JSON) -> int:
     return Exit.CONFIGURATION if any(found.vital and not found.well for found in findings) else Exit.OK
 
 
-def _tell(findings: Sequence[Finding]) -> None:
+def _tell(findings: Sequence[Diagnosis]) -> None:
     """A table at a terminal; elsewhere a line a finding, however long, for `grep` and for mails."""
     wide = not console().is_terminal
     shown = table("", "what", "words")
@@ -105,32 +105,32 @@ def _tell(findings: Sequence[Finding]) -> None:
         show(shown)
 
 
-def _examine(app: App) -> Iterator[Finding]:
+def _examine(app: App) -> Iterator[Diagnosis]:
     file = app.configuration.file
-    yield Finding(
+    yield Diagnosis(
         "configuration",
         file.exists(),
         str(file) if file.exists() else "there is none; defaults are in force",
         "fediwarden init",
         vital=False,
     )
-    yield Finding(
+    yield Diagnosis(
         "profile",
         bool(app.settings.profile),
         app.settings.profile or "none; nothing can be applied",
         "fediwarden init",
         vital=False,
     )
-    yield Finding("policy", True, f"{app.policy.name} {app.policy.digest}")
+    yield Diagnosis("policy", True, f"{app.policy.name} {app.policy.digest}")
     bad = [
         f"{check.model}/{check.file}: {check.state.value}"
         for check in verify(app.configuration.models)
         if check.state is not FileState.OK
     ]
-    yield Finding("models", not bad, "installed and unaltered" if not bad else "; ".join(bad), "fediwarden models install")
+    yield Diagnosis("models", not bad, "installed and unaltered" if not bad else "; ".join(bad), "fediwarden models install")
     for module, extra, what in (("onnxruntime", "cpu", "inference"), ("av", "video", "video"), ("asyncssh", "sftp", "SFTP")):
         there = find_spec(module) is not None
-        yield Finding(
+        yield Diagnosis(
             what,
             there,
             f"{module} {'found' if there else 'not installed'}",
@@ -143,49 +143,49 @@ def _examine(app: App) -> Iterator[Finding]:
     finally:
         app.cage.close()
     missing = [name for name, there in layers.layers.items() if not there]
-    yield Finding(
+    yield Diagnosis(
         "cage",
         not missing and not layers.problem,
         layers.problem or (f"missing: {', '.join(missing)}" if missing else "every layer is there"),
         'cage = "reduced" goes on with fewer',
     )
-    yield Finding("formats", True, ", ".join(sorted(layers.formats)))
+    yield Diagnosis("formats", True, ", ".join(sorted(layers.formats)))
     yield from _vault(app)
     try:
         broken = app.ledger.verify()
-        yield Finding(
+        yield Diagnosis(
             "ledger",
             not broken,
             "the record of deeds is whole" if not broken else "; ".join(broken),
             "keep the file and ask for help",
         )
     except FediwardenError as error:
-        yield Finding("ledger", False, str(error), error.hint)
+        yield Diagnosis("ledger", False, str(error), error.hint)
     for name in app.settings.stores:
         try:
             app.store(name)
-            yield Finding(f"store {name}", True, app.settings.stores[name].url)
+            yield Diagnosis(f"store {name}", True, app.settings.stores[name].url)
         except FediwardenError as error:
-            yield Finding(f"store {name}", False, str(error), error.hint)
+            yield Diagnosis(f"store {name}", False, str(error), error.hint)
     yield from examine(app)
 
 
-def _analysis(app: App) -> Iterator[Finding]:
+def _analysis(app: App) -> Iterator[Diagnosis]:
     """What looks at pictures, where it computes, whether it may decide, and what would suit this machine better."""
     try:
         there = devices()
-        yield Finding("devices", True, f"ONNX Runtime can compute on {', '.join(there)}")
+        yield Diagnosis("devices", True, f"ONNX Runtime can compute on {', '.join(there)}")
     except FediwardenError:
         return  # said above
     gpu = "cuda" in there
     try:
         clip = app.clip
     except FediwardenError as error:
-        yield Finding("analysis", False, str(error), error.hint)
+        yield Diagnosis("analysis", False, str(error), error.hint)
         return
     if clip is None:
         suits = "clip-vit-l-14" if gpu or _multiplies_bytes() else "clip-vit-b-32"
-        yield Finding(
+        yield Diagnosis(
             "analysis",
             False,
             "the embedded default alone: blind to drawings and to pictures without a visible face",
@@ -193,14 +193,14 @@ def _analysis(app: App) -> Iterator[Finding]:
             vital=False,
         )
         return
-    yield Finding("analysis", True, f"{app.mode}; {clip.model} {clip.precision} on {clip.device}")
+    yield Diagnosis("analysis", True, f"{app.mode}; {clip.model} {clip.precision} on {clip.device}")
     other = app.counted_otherwise
     may = (
         f"counted for {other}: the budget is not kept to"
         if other
         else "CLIP may decide, at the operating points of your own media"
     )
-    yield Finding(
+    yield Diagnosis(
         "calibration",
         app.calibrated and not other,
         may if app.calibrated else "none: CLIP informs, it decides nothing",
@@ -208,7 +208,7 @@ def _analysis(app: App) -> Iterator[Finding]:
         vital=False,
     )
     if advice := _advice(clip, gpu=gpu):
-        yield Finding("speed", False, *advice, vital=False)
+        yield Diagnosis("speed", False, *advice, vital=False)
 
 
 def _advice(clip: Clip, *, gpu: bool) -> tuple[str, str] | None:
@@ -231,17 +231,17 @@ def _multiplies_bytes() -> bool:
     return not words.isdisjoint({"avx512_vnni", "avx_vnni", "asimddp"})
 
 
-def _vault(app: App) -> Iterator[Finding]:
+def _vault(app: App) -> Iterator[Diagnosis]:
     if app.settings.profile and app.profile.keep != "preserve":
-        yield Finding("vault", True, f"not used: profile {app.profile.name} keeps metadata only")
+        yield Diagnosis("vault", True, f"not used: profile {app.profile.name} keeps metadata only")
         return
     try:
         app.vault()
-        yield Finding("vault", True, str(app.configuration.path(app.settings.vault.folder)), vital=False)
+        yield Diagnosis("vault", True, str(app.configuration.path(app.settings.vault.folder)), vital=False)
     except FediwardenError as error:
-        yield Finding("vault", False, str(error), error.hint or "fediwarden vault init", vital=False)
+        yield Diagnosis("vault", False, str(error), error.hint or "fediwarden vault init", vital=False)
     left = identities_here(app.configuration.home)
-    yield Finding(
+    yield Diagnosis(
         "private keys",
         not left,
         "none on this machine" if not left else f"they lie on this machine: {', '.join(plain(str(path)) for path in left)}",

@@ -17,7 +17,7 @@ from fediwarden.model import StoreName
 from fediwarden.platforms.lemmy.api import Api
 from fediwarden.platforms.lemmy.asking import NOT_TO_THE_END, Asking
 from fediwarden.platforms.lemmy.database import NOT_SEARCHED, Database
-from fediwarden.platforms.pictrs.server import Generation, Limits, Server
+from fediwarden.platforms.pictrs.server import Generation, Server, ServerLimits
 from fediwarden.stores.interface import Proving
 from fediwarden.stores.url import TargetKind, parse_target
 
@@ -32,7 +32,7 @@ PROBE = 0.5  # seconds for one of this machine's own addresses to answer
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnosis:
     """One thing a doctor looked at."""
 
     what: str
@@ -42,7 +42,7 @@ class Finding:
     vital: bool = True  # nothing can be scanned without it
 
 
-def examine(app: App) -> Iterator[Finding]:
+def examine(app: App) -> Iterator[Diagnosis]:
     """The gate where one is set up, every pict-rs store, and Lemmy where it is configured."""
     names = [StoreName(name) for name, entry in app.settings.stores.items() if _is_pictrs(entry.url)]
     if app.settings.gate.store or app.gate_secrets.exists():
@@ -63,15 +63,15 @@ def _is_pictrs(url: str) -> bool:
         return False  # said where stores are
 
 
-def _gate(app: App) -> Iterator[Finding]:
+def _gate(app: App) -> Iterator[Diagnosis]:
     from fediwarden.gate import secrets
 
     settings = app.settings.gate
     try:
         secrets.read(app.gate_secrets)
-        yield Finding("gate's secrets", True, str(app.gate_secrets), vital=False)
+        yield Diagnosis("gate's secrets", True, str(app.gate_secrets), vital=False)
     except FediwardenError as error:
-        yield Finding("gate's secrets", False, str(error), error.hint, vital=False)
+        yield Diagnosis("gate's secrets", False, str(error), error.hint, vital=False)
     met = _outside(settings.listen)
     if met:
         words = f"it answers at {', '.join(met)}: other machines can try what passes"
@@ -79,7 +79,7 @@ def _gate(app: App) -> Iterator[Finding]:
         words = f"it listens on {settings.listen}, which other machines can reach"
     else:
         words = ""
-    yield Finding(
+    yield Diagnosis(
         "gate's reach",
         not words,
         words or f"{settings.listen}: this machine only",
@@ -87,7 +87,7 @@ def _gate(app: App) -> Iterator[Finding]:
         vital=False,
     )
     asked = given(settings)
-    yield Finding(
+    yield Diagnosis(
         "gate's address",
         not asked.doubt,
         asked.doubt or f"pict-rs is given {asked.place}",
@@ -95,7 +95,7 @@ def _gate(app: App) -> Iterator[Finding]:
         vital=False,
     )
     late = settings.deadline_seconds >= LEMMY_GIVES_UP
-    yield Finding(
+    yield Diagnosis(
         "gate's deadline",
         not late,
         f"{settings.deadline_seconds:g} s"
@@ -109,7 +109,7 @@ def _gate(app: App) -> Iterator[Finding]:
     )
     entry = app.settings.stores.get(settings.store)
     fits = entry is not None and _is_pictrs(entry.url)
-    yield Finding(
+    yield Diagnosis(
         "gate's store",
         fits,
         settings.store if fits else f"{settings.store or 'none'}: debts that left memory cannot be fetched, and wait for a scan",
@@ -149,24 +149,24 @@ def once_more(look: Callable[[], T]) -> T:
     return look()
 
 
-def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
+def _pictrs(app: App, name: StoreName) -> Iterator[Diagnosis]:
     entry = app.settings.stores[name]
     what = f"pict-rs {name}"
     try:
         yield from once_more(lambda: list(_as_reader(app, name)))
     except FediwardenError as error:
-        yield Finding(what, False, str(error), error.hint, vital=False)
+        yield Diagnosis(what, False, str(error), error.hint, vital=False)
     if not entry.keeper_credentials:
-        yield Finding(
+        yield Diagnosis(
             f"{what}, acting", False, "no keeper_credentials: nothing can be hidden there", "a file with `api_key`", vital=False
         )
     else:
         try:
             yield from once_more(lambda: list(_as_keeper(app, name)))
         except FediwardenError as error:
-            yield Finding(f"{what}, acting", False, str(error), error.hint, vital=False)
+            yield Diagnosis(f"{what}, acting", False, str(error), error.hint, vital=False)
     if entry.overlap_seconds < VALIDATION:
-        yield Finding(
+        yield Diagnosis(
             f"{what}, overlap",
             False,
             f"overlap_seconds is {entry.overlap_seconds}: listings may miss what is being validated meanwhile",
@@ -175,30 +175,30 @@ def _pictrs(app: App, name: StoreName) -> Iterator[Finding]:
         )
 
 
-def _as_reader(app: App, name: StoreName) -> Iterator[Finding]:
+def _as_reader(app: App, name: StoreName) -> Iterator[Diagnosis]:
     what = f"pict-rs {name}"
     with closing(app.pictrs(name)) as server:
         if server.repository is not None:
             server.repository.page()
-            yield Finding(what, True, f"{server.generation}, by its database", vital=False)
+            yield Diagnosis(what, True, f"{server.generation}, by its database", vital=False)
         else:
             server.aliases(NOBODY)
-            yield Finding(what, True, f"{server.generation}, answers and accepts the API key", vital=False)
+            yield Diagnosis(what, True, f"{server.generation}, answers and accepts the API key", vital=False)
         if server.version == "0.4":
             yield from _aliases(app, what)
         else:
             yield from _files(app, name)
 
 
-def _as_keeper(app: App, name: StoreName) -> Iterator[Finding]:
+def _as_keeper(app: App, name: StoreName) -> Iterator[Diagnosis]:
     with closing(app.pictrs(name, keeper=True)) as server:
         server.repository = None  # it is the key that is tried
         server.aliases(NOBODY)
-        yield Finding(f"pict-rs {name}, acting", True, "the keeper's API key is accepted", vital=False)
+        yield Diagnosis(f"pict-rs {name}, acting", True, "the keeper's API key is accepted", vital=False)
         yield from _settings(app, name, server)
 
 
-def _files(app: App, name: StoreName) -> Iterator[Finding]:
+def _files(app: App, name: StoreName) -> Iterator[Diagnosis]:
     """Whether it can read what it lists, asked of its newest object and of the last one of the same page. Raises: FediwardenError."""
     with closing(app.reader(app.store(name))) as reader:
         page = next(iter(reader.list()), ())
@@ -215,7 +215,7 @@ def _files(app: App, name: StoreName) -> Iterator[Finding]:
                 lost.append(ref.key)
     if lost:
         every = len(lost) == len(asked)
-        yield Finding(
+        yield Diagnosis(
             f"pict-rs {name}, files",
             False,
             f"it cannot read the file of {' nor that of '.join(f'{key[:16]}…' for key in lost)}",
@@ -225,16 +225,16 @@ def _files(app: App, name: StoreName) -> Iterator[Finding]:
             vital=False,
         )
     elif asked:
-        yield Finding(f"pict-rs {name}, files", True, "its files can be read", vital=False)
+        yield Diagnosis(f"pict-rs {name}, files", True, "its files can be read", vital=False)
 
 
-def _settings(app: App, name: StoreName, server: Server) -> Iterator[Finding]:
+def _settings(app: App, name: StoreName, server: Server) -> Iterator[Diagnosis]:
     """What this pict-rs tells of its settings, what it takes, and what it may be made to fetch."""
     what = f"pict-rs {name}"
     yield _formats(app, name)
     if server.generation in (Generation.FROM_0_5_17, Generation.V0_6) and server.reaches_inside():
         older = "" if server.generation is Generation.V0_6 else ", or it is older than 0.5.21"
-        yield Finding(
+        yield Diagnosis(
             f"{what}, inside",
             False,
             "it fetches addresses of this machine and its network for anybody who asks: PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS is set"
@@ -246,7 +246,7 @@ def _settings(app: App, name: StoreName, server: Server) -> Iterator[Finding]:
         yield _held_against(app, what, limits)
 
 
-def _formats(app: App, name: StoreName) -> Finding:
+def _formats(app: App, name: StoreName) -> Diagnosis:
     """Formats that it takes and that cannot be opened here: as the last drill saw it, else as is known of every version."""
     refuses = app.settings.gate.broken == "refuse"
     videos = (
@@ -262,7 +262,7 @@ def _formats(app: App, name: StoreName) -> Finding:
         )
         words = f"{unopened} (drill of {seen.at:%Y-%m-%d})"
     bad = bool(videos) or bool(seen and seen.unopened and not refuses)
-    return Finding(
+    return Diagnosis(
         f"pict-rs {name}, formats",
         not bad,
         videos + words,
@@ -273,7 +273,7 @@ def _formats(app: App, name: StoreName) -> Finding:
     )
 
 
-def _held_against(app: App, what: str, limits: Limits) -> Finding:
+def _held_against(app: App, what: str, limits: ServerLimits) -> Diagnosis:
     """`/internal/limits` beside the gate's settings; the validator's address without its secret."""
     gate = app.settings.gate
     asked = given(gate)
@@ -294,7 +294,7 @@ def _held_against(app: App, what: str, limits: Limits) -> Finding:
     if most > app.object_limit:
         wrong.append(f"it takes {most // MEGABYTE} MB, and a scan fetches {app.object_limit // MEGABYTE} MB at most")
     told = f"asks {asked_at(limits.validator)}, waits {limits.validator_seconds or 0:g} s" if limits.validator else ""
-    return Finding(
+    return Diagnosis(
         f"{what}, limits",
         not wrong,
         "; ".join(wrong) or f"{told}; `fediwarden drill gate` proves that it is this gate",
@@ -304,13 +304,13 @@ def _held_against(app: App, what: str, limits: Limits) -> Finding:
     )
 
 
-def _aliases(app: App, what: str) -> Iterator[Finding]:
+def _aliases(app: App, what: str) -> Iterator[Diagnosis]:
     try:
         tracer = app.tracer()
     except FediwardenError:
         return  # said where Lemmy is
     if tracer is None:
-        yield Finding(
+        yield Diagnosis(
             f"{what}, aliases",
             False,
             "0.4 cannot list what it holds, and no Lemmy is configured that could",
@@ -321,10 +321,10 @@ def _aliases(app: App, what: str) -> Iterator[Finding]:
         tracer.close()
 
 
-def _links(app: App, names: list[StoreName]) -> Iterator[Finding]:
+def _links(app: App, names: list[StoreName]) -> Iterator[Diagnosis]:
     for name, entry in app.settings.stores.items():
         if not entry.pictrs and not _is_pictrs(entry.url):
-            yield Finding(
+            yield Diagnosis(
                 f"store {name}, link",
                 False,
                 "not linked to pict-rs: if its files lie there, each thumbnail is looked at, and hiding goes behind its back",
@@ -333,11 +333,11 @@ def _links(app: App, names: list[StoreName]) -> Iterator[Finding]:
             )
 
 
-def _lemmy(app: App) -> Iterator[Finding]:
+def _lemmy(app: App) -> Iterator[Diagnosis]:
     try:
         tracer = app.tracer()
     except FediwardenError as error:
-        yield Finding("Lemmy", False, str(error), error.hint, vital=False)
+        yield Diagnosis("Lemmy", False, str(error), error.hint, vital=False)
         return
     if tracer is None:
         return
@@ -349,10 +349,10 @@ def _lemmy(app: App) -> Iterator[Finding]:
             private = bool(app.settings.profile) and app.profile.scan_private_messages
             trace = once_more(lambda: tracer.trace([NOBODY], [], private_messages=private))
         except FediwardenError as error:
-            yield Finding("Lemmy", False, str(error), error.hint, vital=False)
+            yield Diagnosis("Lemmy", False, str(error), error.hint, vital=False)
             return
         limits = [limit for limit in trace.limits if limit != NOT_SEARCHED]  # that one is as it should be
-        yield Finding(
+        yield Diagnosis(
             "Lemmy",
             not limits,
             f"{trace.version}, by its {trace.source}" + "".join(f"; {limit}" for limit in limits),
@@ -361,7 +361,7 @@ def _lemmy(app: App) -> Iterator[Finding]:
         )
         if isinstance(tracer, Database):
             readable = tracer.secrets_readable()
-            yield Finding(
+            yield Diagnosis(
                 "Lemmy's secrets",
                 not readable,
                 f"the role may read {', '.join(readable)}" if readable else "the role can read none",
@@ -370,17 +370,17 @@ def _lemmy(app: App) -> Iterator[Finding]:
             )
 
 
-def _lemmy_api(app: App, tracer: Asking) -> Iterator[Finding]:
+def _lemmy_api(app: App, tracer: Asking) -> Iterator[Diagnosis]:
     """By an administrator's token: whose it is, what its own settings hide, and when it ends."""
     api = tracer.api
     try:
         account = once_more(api.need_admin)
         trace = once_more(lambda: tracer.trace([NOBODY], [], private_messages=False))
     except FediwardenError as error:
-        yield Finding("Lemmy", False, str(error), error.hint, vital=False)
+        yield Diagnosis("Lemmy", False, str(error), error.hint, vital=False)
         return
     failed = [limit for limit in trace.limits if NOT_TO_THE_END in limit]
-    yield Finding(
+    yield Diagnosis(
         "Lemmy",
         not failed,
         f"{trace.version}, by its API as {account.name}, which tells less than its database"
@@ -388,7 +388,7 @@ def _lemmy_api(app: App, tracer: Asking) -> Iterator[Finding]:
         "the database tells more: `fediwarden lemmy grants` prints what a role needs (docs/trace.md)",
         vital=False,
     )
-    yield Finding(
+    yield Diagnosis(
         "Lemmy's account",
         not account.hides,
         f"its own settings hide from every search: {', '.join(account.hides)}"
@@ -400,7 +400,7 @@ def _lemmy_api(app: App, tracer: Asking) -> Iterator[Finding]:
     yield _ends(app, "Lemmy's token", api)
 
 
-def _acting(app: App) -> Iterator[Finding]:
+def _acting(app: App) -> Iterator[Diagnosis]:
     """The token that `lemmy act` uses, however Lemmy is asked otherwise: whether Lemmy takes it, and when it ends."""
     if not app.settings.lemmy.keeper_credentials:
         return
@@ -410,13 +410,13 @@ def _acting(app: App) -> Iterator[Finding]:
             acting.need_admin()
             yield _ends(app, what, acting)
     except FediwardenError as error:
-        yield Finding(what, False, str(error), error.hint, vital=False)
+        yield Diagnosis(what, False, str(error), error.hint, vital=False)
 
 
-def _ends(app: App, what: str, api: Api) -> Finding:
+def _ends(app: App, what: str, api: Api) -> Diagnosis:
     ends = api.token_ends
     if ends is None:
-        return Finding(what, True, "it names no end; a logout, a ban and a new password end it", vital=False)
+        return Diagnosis(what, True, "it names no end; a logout, a ban and a new password end it", vital=False)
     left = ends - app.clock()
     words = f"it ends {ends:%Y-%m-%d %H:%M} UTC" if left > timedelta() else f"it ended {ends:%Y-%m-%d %H:%M} UTC"
-    return Finding(what, left > ENDS_SOON, words, "log in anew with `stay_logged_in` (docs/trace.md)", vital=False)
+    return Diagnosis(what, left > ENDS_SOON, words, "log in anew with `stay_logged_in` (docs/trace.md)", vital=False)

@@ -35,7 +35,7 @@ class Misread(FediwardenError):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class BodyHead:
     """What the head of a request says of its body."""
 
     claimed: str  # the picture's type; "" where it is not told
@@ -47,7 +47,7 @@ def said(headers: Iterable[Header]) -> str:
     return ", ".join(value.decode("latin-1").strip() for name, value in headers if name.lower() == b"content-type")
 
 
-def head_of(headers: Iterable[Header]) -> Head:
+def head_of(headers: Iterable[Header]) -> BodyHead:
     """What a request carries, in whatever order its lines stand: pict-rs 0.6 sends the picture's type and then the form's.
 
     Raises: Misread where they say several things, or what neither pict-rs nor pictrs-safety's callers say.
@@ -73,7 +73,7 @@ def head_of(headers: Iterable[Header]) -> Head:
         raise Misread("Content-Types that contradict one another")
     claimed = pictures[0] if pictures else ""
     if not forms:
-        return Head(claimed, None)
+        return BodyHead(claimed, None)
     if claimed and not _bare(claimed).startswith(PICTURES):
         raise Misread("Content-Types that contradict one another")
     kind, parameters = _parameters(forms[0])
@@ -82,7 +82,7 @@ def head_of(headers: Iterable[Header]) -> Head:
         raise Misread("a Content-Type that is not understood")
     if not BOUNDARY.fullmatch(boundary):
         raise Misread("a form without a boundary, or with one that is none")
-    return Head(claimed, boundary.encode("ascii"))
+    return BodyHead(claimed, boundary.encode("ascii"))
 
 
 class Sent:
@@ -152,7 +152,7 @@ class Sent:
         if self._size not in (None, size):
             raise Misread("a form that tells another size than it has")
 
-    async def _part(self, head: Head) -> str:
+    async def _part(self, head: BodyHead) -> str:
         """Read the head of the only part; the type of what is in it."""
         opening = self._mark + b"\r\n"
         while len(self._held) < len(opening) and await self._more():

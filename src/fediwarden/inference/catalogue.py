@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.manifest import DIGEST, PLAIN_NAME, ImageInput, ImageText, Manifest, Role, image_text_of
+from fediwarden.inference.manifest import DIGEST, PLAIN_NAME, ImageInput, ImageText, ModelManifest, Role, image_text_of
 
 NAME = "catalogue.toml"
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -43,7 +43,7 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """A model that can be pulled by name."""
 
     name: str
@@ -83,13 +83,13 @@ class Entry:
         return ImageText(self.architecture, self.dimensions, scale, self.image)
 
 
-def shipped() -> tuple[Entry, ...]:
+def shipped() -> tuple[CatalogueEntry, ...]:
     """The entries that come with the program."""
     text = files("fediwarden.inference").joinpath(NAME).read_text(encoding="utf-8")
     return tuple(_entry(row) for row in tomllib.loads(text)["model"])
 
 
-def known(own: Path | None = None) -> tuple[Entry, ...]:
+def known(own: Path | None = None) -> tuple[CatalogueEntry, ...]:
     """Every known entry, by name. Raises: Misconfigured when the operator's own file cannot be used."""
     entries = {entry.name: entry for entry in shipped()}
     if own is not None:
@@ -105,7 +105,7 @@ def known(own: Path | None = None) -> tuple[Entry, ...]:
     return tuple(entries[name] for name in sorted(entries))
 
 
-def find(name: str, entries: tuple[Entry, ...]) -> Entry:
+def find(name: str, entries: tuple[CatalogueEntry, ...]) -> CatalogueEntry:
     """The entry of that name. Raises: Misconfigured."""
     for entry in entries:
         if entry.name == name:
@@ -113,7 +113,7 @@ def find(name: str, entries: tuple[Entry, ...]) -> Entry:
     raise Misconfigured(f"no model {name!r} is known", hint=f"choose one of {', '.join(entry.name for entry in entries)}")
 
 
-def of(manifest: Manifest, entries: tuple[Entry, ...]) -> Entry | None:
+def of(manifest: ModelManifest, entries: tuple[CatalogueEntry, ...]) -> CatalogueEntry | None:
     """The entry that an installed model was made from, if it is still known."""
     special = manifest.image_text
     return next(
@@ -121,13 +121,13 @@ def of(manifest: Manifest, entries: tuple[Entry, ...]) -> Entry | None:
     )
 
 
-def _entry(row: Mapping[str, Any]) -> Entry:
+def _entry(row: Mapping[str, Any]) -> CatalogueEntry:
     words = ("name", "title", "about", "measures", "licence", "repository", "revision", "architecture", "accuracy_source")
     text = {key: row[key] for key in words}
     if not all(isinstance(value, str) for value in text.values()):
         raise TypeError("what should be words are none")
     numbers = image_text_of({**row, "scale": 1.0})
-    entry = Entry(
+    entry = CatalogueEntry(
         **text,
         research_only=bool(row["research_only"]),
         blind=tuple(str(one) for one in row["blind"]),

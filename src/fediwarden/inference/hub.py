@@ -40,7 +40,7 @@ _GO_ON = "the same command goes on from there; `fediwarden models import` takes 
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class HubFile:
     """A file of a repository at a commit, and what is known of it beforehand."""
 
     repository: str
@@ -113,7 +113,7 @@ class Hub:
             raise Refused(f"{self.host} names no revision of {repository}", hint="check models.hub")
         return said
 
-    def fetch(self, wanted: Wanted, part: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Fetched:
+    def fetch(self, wanted: HubFile, part: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Fetched:
         """Bring a file whole into `part`, going on from what is there of it; a second file beside it remembers what that is.
 
         `progress` is told the bytes that are there and the bytes in all, 0 where nobody said.
@@ -248,7 +248,7 @@ class Hub:
 class _Transfer:
     """One file on its way: what is there of it, and the tries to bring the rest."""
 
-    def __init__(self, hub: Hub, wanted: Wanted, part: Path, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, hub: Hub, wanted: HubFile, part: Path, progress: Callable[[int, int], None]) -> None:
         self._hub = hub
         self._wanted = wanted
         self._part = part

@@ -115,7 +115,7 @@ class ImageText:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class ModelManifest:
     """What a model is, in the words of its `manifest.toml`."""
 
     name: str
@@ -145,7 +145,7 @@ class Manifest:
         return tuple(precision for precision in PRECISIONS if precision in there)
 
 
-def read(folder: Path, hint: str = INSTALL_HINT) -> Manifest:
+def read(folder: Path, hint: str = INSTALL_HINT) -> ModelManifest:
     """The manifest of a model's folder. Raises: Misconfigured when it cannot be used."""
     path = folder / MANIFEST
     try:
@@ -156,7 +156,7 @@ def read(folder: Path, hint: str = INSTALL_HINT) -> Manifest:
         raise Misconfigured(f"the model manifest {path} cannot be used: {error}", hint=hint) from error
 
 
-def parsed(table: Mapping[str, Any], name: str) -> Manifest:
+def parsed(table: Mapping[str, Any], name: str) -> ModelManifest:
     """A manifest out of what its file holds. Raises: KeyError, TypeError, ValueError."""
     kept = tuple(_file(row) for row in table["file"])
     words = [table[key] for key in ("name", "measures", "licence", "input", "precision")]
@@ -168,7 +168,7 @@ def parsed(table: Mapping[str, Any], name: str) -> Manifest:
     given = table["origin"]
     origin = _hub_origin(given) if "repository" in given else Origin(**given)
     image_text = image_text_of(table["image_text"]) if "image_text" in table else None
-    return Manifest(name, measures, licence, size, precision, origin, kept, image_text)
+    return ModelManifest(name, measures, licence, size, precision, origin, kept, image_text)
 
 
 def _hub_origin(row: Mapping[str, Any]) -> HubOrigin:
@@ -220,12 +220,12 @@ def image_text_of(row: Mapping[str, Any]) -> ImageText:
     return numbers
 
 
-def as_toml(manifest: Manifest) -> str:
+def as_toml(manifest: ModelManifest) -> str:
     """The text of a manifest's file; `parsed` reads it back as it was."""
     return "\n".join(_lines(manifest)) + "\n"
 
 
-def _lines(manifest: Manifest) -> Iterator[str]:
+def _lines(manifest: ModelManifest) -> Iterator[str]:
     for key in ("name", "measures", "licence", "input", "precision"):
         yield _row(key, getattr(manifest, key))
     yield from ("", "[origin]")

@@ -18,9 +18,9 @@ from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.inference import catalogue, registry, weights
 from fediwarden.inference import folder as folders
 from fediwarden.inference import manifest as manifests
-from fediwarden.inference.catalogue import Entry
-from fediwarden.inference.hub import Hub, Wanted
-from fediwarden.inference.manifest import MANIFEST, PLAIN_NAME, HubOrigin, Manifest, ModelFile, Role
+from fediwarden.inference.catalogue import CatalogueEntry
+from fediwarden.inference.hub import Hub, HubFile
+from fediwarden.inference.manifest import MANIFEST, PLAIN_NAME, HubOrigin, ModelFile, ModelManifest, Role
 from fediwarden.inference.registry import FileState
 
 _STATE = "pull.json"  # which revision a pull that broke off was fetching
@@ -36,13 +36,13 @@ Progress = Callable[[str, int, int], None]  # file, bytes that are there, bytes 
 class Obtained:
     """A model that is there; `fresh` says whether it was not there before, or not whole."""
 
-    manifest: Manifest
+    manifest: ModelManifest
     fresh: bool
 
 
 def pull(
     models_dir: Path,
-    entry: Entry,
+    entry: CatalogueEntry,
     hub: Hub,
     say: Say = lambda _: None,
     progress: Progress = lambda _file, _done, _total: None,
@@ -66,7 +66,7 @@ def pull(
             raise
 
 
-def _pull(models_dir: Path, entry: Entry, hub: Hub, pulling: Path, say: Say, progress: Progress) -> Obtained:
+def _pull(models_dir: Path, entry: CatalogueEntry, hub: Hub, pulling: Path, say: Say, progress: Progress) -> Obtained:
     before = _there(models_dir, entry.name)
     if before is not None and _whole(models_dir, before):
         shutil.rmtree(pulling)
@@ -106,9 +106,9 @@ def import_(
     models_dir: Path,
     given: Path,
     name: str,
-    entries: tuple[Entry, ...],
+    entries: tuple[CatalogueEntry, ...],
     say: Say = lambda _: None,
-    allowed: Callable[[Entry], None] = lambda _: None,
+    allowed: Callable[[CatalogueEntry], None] = lambda _: None,
 ) -> Obtained:
     """Take a model in from a folder: one that was built here or elsewhere, one with the weights, or a hub's cache.
 
@@ -165,7 +165,7 @@ def leftovers(models_dir: Path) -> Mapping[str, int]:
     }
 
 
-def _there(models_dir: Path, name: str) -> Manifest | None:
+def _there(models_dir: Path, name: str) -> ModelManifest | None:
     """The manifest of an installed image-text model, if it can be read."""
     place = models_dir / name
     if not (place / MANIFEST).is_file():
@@ -177,14 +177,14 @@ def _there(models_dir: Path, name: str) -> Manifest | None:
     return found if found.image_text is not None else None
 
 
-def _whole(models_dir: Path, manifest: Manifest) -> bool:
+def _whole(models_dir: Path, manifest: ModelManifest) -> bool:
     """Whether the files that a pull brings are there and in order; what is built of them is `build`'s."""
     return manifest.only(Role.SOURCE) is not None and all(
         registry.state(models_dir, manifest, file) is FileState.OK for file in manifest.files if file.role in _ORIGINALS
     )
 
 
-def _wanted(entry: Entry, known: catalogue.KnownFile, revision: str, before: Manifest | None) -> Wanted:
+def _wanted(entry: CatalogueEntry, known: catalogue.KnownFile, revision: str, before: ModelManifest | None) -> HubFile:
     """What a file must be: as pinned on this machine, else as the release knows it, else anything of a bearable size."""
     sha256, size = known.sha256, known.size
     if before is not None:
@@ -193,24 +193,24 @@ def _wanted(entry: Entry, known: catalogue.KnownFile, revision: str, before: Man
             sha256, size = pinned.sha256, pinned.size
         elif known.role is Role.SOURCE and _source(before):
             sha256, size = _source(before), 0
-    return Wanted(entry.repository, revision, known.name, sha256, size, entry.most(known))
+    return HubFile(entry.repository, revision, known.name, sha256, size, entry.most(known))
 
 
-def _source(manifest: Manifest) -> str:
+def _source(manifest: ModelManifest) -> str:
     """The SHA-256 of a model's weights, also of dropped ones; "" where nobody noted it."""
     file = manifest.only(Role.SOURCE)
     noted = manifest.origin.source if isinstance(manifest.origin, HubOrigin) else ""
     return file.sha256 if file else noted
 
 
-def _manifest(entry: Entry, origin: HubOrigin, kept: tuple[ModelFile, ...], where: Mapping[str, Path]) -> Manifest:
+def _manifest(entry: CatalogueEntry, origin: HubOrigin, kept: tuple[ModelFile, ...], where: Mapping[str, Path]) -> ModelManifest:
     """The manifest of weights that were checked. Raises: Misconfigured where they are others."""
     (source,) = (file for file in kept if file.role is Role.SOURCE)
     found = weights.check(where[source.name], entry, source.name)
     for file in kept:
         if file.name == "tokenizer.json":
             _json(where[file.name], file.name)
-    return Manifest(
+    return ModelManifest(
         entry.name,
         entry.measures,
         entry.licence,
@@ -232,7 +232,9 @@ def _json(path: Path, called: str) -> None:
         raise Misconfigured(f"{called} is not a tokenizer's file: it holds no JSON object with a model", hint="fetch it again")
 
 
-def _put(models_dir: Path, made: Manifest, parts: Mapping[str, Path], before: Manifest | None, say: Say) -> Manifest:
+def _put(
+    models_dir: Path, made: ModelManifest, parts: Mapping[str, Path], before: ModelManifest | None, say: Say
+) -> ModelManifest:
     """Put fetched or copied files in their place, all at once; what was built of the very same weights stays."""
     with (
         folders.locked(models_dir, lambda: say("another command is changing the models; waiting for it")),
@@ -253,7 +255,7 @@ def _put(models_dir: Path, made: Manifest, parts: Mapping[str, Path], before: Ma
     return made
 
 
-def _joined(made: Manifest, before: Manifest, stay: tuple[ModelFile, ...]) -> Manifest:
+def _joined(made: ModelManifest, before: ModelManifest, stay: tuple[ModelFile, ...]) -> ModelManifest:
     """A manifest with the files that stay, and with what was measured of them."""
     assert made.image_text is not None  # noqa: S101 - facts of the callers
     assert before.image_text is not None  # noqa: S101
@@ -262,13 +264,13 @@ def _joined(made: Manifest, before: Manifest, stay: tuple[ModelFile, ...]) -> Ma
     return replace(made, files=(*made.files, *stay), image_text=special)
 
 
-def _originals(manifest: Manifest) -> set[tuple[str, str]]:
+def _originals(manifest: ModelManifest) -> set[tuple[str, str]]:
     """What a model was made from: two of the same are the same model, whatever was built of each."""
     tokenizer = {(file.name, file.sha256) for file in manifest.files if file.role is Role.TOKENIZER}
     return {*tokenizer, ("weights", _source(manifest))}
 
 
-def _begun(pulling: Path, entry: Entry, hub: Hub) -> str:
+def _begun(pulling: Path, entry: CatalogueEntry, hub: Hub) -> str:
     """The revision that a pull which broke off was fetching, so that the next goes on with the same one."""
     try:
         said = json.loads((pulling / _STATE).read_text(encoding="utf-8"))
@@ -279,13 +281,18 @@ def _begun(pulling: Path, entry: Entry, hub: Hub) -> str:
     return revision if same and catalogue.REVISION.fullmatch(revision) else ""
 
 
-def _remember(pulling: Path, entry: Entry, hub: Hub, revision: str) -> None:
+def _remember(pulling: Path, entry: CatalogueEntry, hub: Hub, revision: str) -> None:
     said = {"hub": hub.place, "repository": entry.repository, "revision": revision}
     (pulling / _STATE).write_text(json.dumps(said), encoding="utf-8")
 
 
 def _import_built(
-    models_dir: Path, given: Path, name: str, entries: tuple[Entry, ...], say: Say, allowed: Callable[[Entry], None]
+    models_dir: Path,
+    given: Path,
+    name: str,
+    entries: tuple[CatalogueEntry, ...],
+    say: Say,
+    allowed: Callable[[CatalogueEntry], None],
 ) -> Obtained:
     """Take in a folder that has a manifest, every file held to it."""
     manifest = _foreign(given)
@@ -326,7 +333,12 @@ def _import_built(
 
 
 def _import_weights(
-    models_dir: Path, given: Path, name: str, entries: tuple[Entry, ...], say: Say, allowed: Callable[[Entry], None]
+    models_dir: Path,
+    given: Path,
+    name: str,
+    entries: tuple[CatalogueEntry, ...],
+    say: Say,
+    allowed: Callable[[CatalogueEntry], None],
 ) -> Obtained:
     """Take in weights and tokenizer as they are in a folder or a hub's cache, as a pull would have."""
     snapshot, blobs, repository = _cached(given)
@@ -372,14 +384,14 @@ def _import_weights(
         return Obtained(_put(models_dir, made, parts, before, say), fresh=True)
 
 
-def _exchanged(before: Manifest, made: Manifest) -> bool:
+def _exchanged(before: ModelManifest, made: ModelManifest) -> bool:
     """Whether something that was built of the weights here gives way to something else."""
     theirs = {file.name: file.sha256 for file in made.files}
     built = [file for file in before.files if file.role not in _ORIGINALS]
     return any(theirs.get(file.name, file.sha256) != file.sha256 for file in built)
 
 
-def _foreign(given: Path) -> Manifest:
+def _foreign(given: Path) -> ModelManifest:
     """The manifest of a folder that was made elsewhere; its name is its own, whatever the folder is called."""
     path = _inside(given / MANIFEST, given)
     try:
@@ -444,7 +456,7 @@ def _inside(path: Path, *roots: Path) -> Path:
     return real
 
 
-def _replaceable(models_dir: Path, made: Manifest) -> Manifest | None:
+def _replaceable(models_dir: Path, made: ModelManifest) -> ModelManifest | None:
     """What is installed under the name, if it may be replaced: its weights must be the same. Raises: Misconfigured."""
     before = _there(models_dir, made.name)
     if before is not None and _originals(before) != _originals(made):
@@ -455,12 +467,12 @@ def _replaceable(models_dir: Path, made: Manifest) -> Manifest | None:
     return before
 
 
-def _from(manifest: Manifest) -> str:
+def _from(manifest: ModelManifest) -> str:
     origin = manifest.origin
     return f"{origin.repository} {origin.revision[:12]}".strip() if isinstance(origin, HubOrigin) else origin.package
 
 
-def _as_verified(manifest: Manifest, entry: Entry | None) -> Manifest:
+def _as_verified(manifest: ModelManifest, entry: CatalogueEntry | None) -> ModelManifest:
     """Called verified only where this release knows all of it; what a foreign manifest says of that counts for nothing."""
     origin = manifest.origin
     assert isinstance(origin, HubOrigin)  # noqa: S101 - a fact of the callers

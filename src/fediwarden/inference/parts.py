@@ -23,7 +23,7 @@ _FLOAT_OF_FOUR = b"\x12\x0e\x0a\x0c\x08\x01\x12\x08" + b"\x0a\x00" * 4  # a valu
 _VARINT, _LONG, _BYTES, _SHORT = 0, 1, 2, 5  # how a field is stored
 
 
-class Part(OnnxSession):
+class ModelPart(OnnxSession):
     """A part of a model on the CPU. Its values are float32 and have four dimensions."""
 
     def __init__(self, model: bytes, *, name: str, inputs: Sequence[str], outputs: Sequence[str], threads: int = 1) -> None:

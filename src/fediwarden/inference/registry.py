@@ -21,7 +21,7 @@ from fediwarden.errors import Misconfigured
 from fediwarden.inference import folder as folders
 from fediwarden.inference import manifest as manifests
 from fediwarden.inference.landmarks import Landmarks
-from fediwarden.inference.manifest import INSTALL_HINT, MANIFEST, PLAIN_NAME, Manifest, ModelFile, Origin, Role
+from fediwarden.inference.manifest import INSTALL_HINT, MANIFEST, PLAIN_NAME, ModelFile, ModelManifest, Origin, Role
 
 _CONVERSIONS: Mapping[str, Callable[[bytes], bytes]] = {"landmarks": lambda data: Landmarks.from_dlib(data).to_npz()}
 
@@ -48,7 +48,7 @@ class Check:
 class Model:
     """A model as it was read: the bytes of its files are the very bytes that were hashed."""
 
-    manifest: Manifest
+    manifest: ModelManifest
     files: Mapping[str, bytes]
 
     @property
@@ -62,7 +62,7 @@ class Model:
 class _Pin:
     """A bundled model as this release pins it; the hash of a converted file is known only after the conversion."""
 
-    manifest: Manifest
+    manifest: ModelManifest
     origin: Origin
     file: str
 
@@ -95,7 +95,7 @@ def install(models_dir: Path, progress: Callable[[str], None] = lambda _: None) 
     return tuple(pin.manifest.name for pin in wanted)
 
 
-def installed(models_dir: Path) -> tuple[Manifest, ...]:
+def installed(models_dir: Path) -> tuple[ModelManifest, ...]:
     """The manifests of all models in the folder, bundled or not, by name. Raises: Misconfigured for an unreadable one."""
     ours = bundled()
     return tuple(
@@ -112,7 +112,7 @@ def verify(models_dir: Path) -> tuple[Check, ...]:
     return tuple(found)
 
 
-def state(models_dir: Path, manifest: Manifest, file: ModelFile) -> FileState:
+def state(models_dir: Path, manifest: ModelManifest, file: ModelFile) -> FileState:
     """What became of one file of a model; it is read a block at a time, however large it is."""
     return _state(models_dir / manifest.name, file)
 
@@ -123,7 +123,7 @@ def load(models_dir: Path, name: str) -> Model:
     return Model(manifest, {file.name: read_file(models_dir, manifest, file) for file in manifest.files})
 
 
-def manifest_of(models_dir: Path, name: str) -> Manifest:
+def manifest_of(models_dir: Path, name: str) -> ModelManifest:
     """The manifest of a model. Raises: Misconfigured when it is not there, or is not the one this release pins."""
     folder = models_dir / name
     pin = next((pin for pin in _pins() if pin.manifest.name == name), None)
@@ -136,12 +136,12 @@ def manifest_of(models_dir: Path, name: str) -> Manifest:
     return manifest
 
 
-def image_text(models_dir: Path) -> tuple[Manifest, ...]:
+def image_text(models_dir: Path) -> tuple[ModelManifest, ...]:
     """The manifests of the installed image-text models, by name. Raises: Misconfigured for an unreadable one."""
     return tuple(manifest for manifest in installed(models_dir) if manifest.image_text is not None)
 
 
-def read_file(models_dir: Path, manifest: Manifest, file: ModelFile) -> bytes:
+def read_file(models_dir: Path, manifest: ModelManifest, file: ModelFile) -> bytes:
     """The bytes of one file of a model, the very ones that were hashed. Raises: Misconfigured when missing or altered."""
     return _read_checked(models_dir / manifest.name, file, hint_for(manifest, file))
 
@@ -153,8 +153,8 @@ def weigh(path: Path, role: Role, *, name: str = "", precision: str = "", concep
 
 
 def replace_files(
-    models_dir: Path, name: str, change: Callable[[Manifest], Manifest], add: Mapping[str, Path] | None = None
-) -> Manifest:
+    models_dir: Path, name: str, change: Callable[[ModelManifest], ModelManifest], add: Mapping[str, Path] | None = None
+) -> ModelManifest:
     """Change a model's manifest and files in one step that is seen whole or not at all; returns the new manifest.
 
     `change` is given the manifest as it is now (under the lock: another process may have changed it meanwhile) and answers
@@ -205,7 +205,7 @@ def build_hint(name: str) -> str:
     return f"run `fediwarden models build {name}`"
 
 
-def hint_for(manifest: Manifest, file: ModelFile) -> str:
+def hint_for(manifest: ModelManifest, file: ModelFile) -> str:
     """What to do about a missing or altered file of this model."""
     if manifest.image_text is None:
         return INSTALL_HINT
@@ -237,13 +237,13 @@ def _pins() -> Iterator[_Pin]:
         )
         kept = () if origin.converted else (ModelFile(row["file"], origin.sha256, origin.size),)
         yield _Pin(
-            Manifest(row["name"], row["measures"], row["licence"], row["input"], row["precision"], origin, kept),
+            ModelManifest(row["name"], row["measures"], row["licence"], row["input"], row["precision"], origin, kept),
             origin,
             row["file"],
         )
 
 
-def _as_pinned(manifest: Manifest, pin: _Pin) -> bool:
+def _as_pinned(manifest: ModelManifest, pin: _Pin) -> bool:
     """Whether a manifest is what installing the pin wrote; the file of a conversion is checked by its own hash alone."""
     names = [file.name for file in manifest.files]
     return manifest.origin == pin.origin and names == [pin.file] and pin.manifest.files in ((), manifest.files)

@@ -31,7 +31,7 @@ PROVIDERS: Mapping[str, str] = {
 _NO_MEMORY = ("out of memory", "failed to allocate", "alloc_failed", "allocaterawinternal", "bad allocation", "bad_alloc")
 
 
-class Session(Protocol):
+class ModelSession(Protocol):
     """One loaded model with one input and one output. May be used from any number of threads at once."""
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -132,7 +132,7 @@ class Steady:
     the failure is Unreached, so that what was to be looked at stays unsettled and is tried again.
     """
 
-    def __init__(self, session: Session, *, name: str, device: str, fallback: Callable[[], Session] | None) -> None:
+    def __init__(self, session: ModelSession, *, name: str, device: str, fallback: Callable[[], ModelSession] | None) -> None:
         """`fallback` makes the CPU session when it is needed; None where `session` is that."""
         self._session = session
         self._name = name
@@ -176,7 +176,7 @@ class Steady:
                 self._most = max(1, size // 2)
                 log.warning("batch halved for want of memory", model=self._name, batch=self._most)
 
-    def _fall_back(self, failed: Session, problem: str) -> None:
+    def _fall_back(self, failed: ModelSession, problem: str) -> None:
         """Compute on the CPU from here on. Raises: Unreached where that is what failed."""
         with self._lock:
             if self._session is not failed:
@@ -196,7 +196,7 @@ class Batched:
     Nobody waits for company: whoever finds the model free runs everything that has queued up meanwhile.
     """
 
-    def __init__(self, session: Session, most: int) -> None:
+    def __init__(self, session: ModelSession, most: int) -> None:
         """`most` is the largest batch that is made of several requests."""
         self._session = session
         self._most = most
@@ -247,7 +247,7 @@ class _Request:
         self.done = True
 
 
-def open_session(model: bytes, *, name: str, device: str = CPU, threads: int = 1, most: int = 32) -> tuple[Session, Steady]:
+def open_session(model: bytes, *, name: str, device: str = CPU, threads: int = 1, most: int = 32) -> tuple[ModelSession, Steady]:
     """A session as analysers use it, and the part of it that knows where it computes.
 
     On the CPU every caller computes in its own thread, since a batch takes as long as its pictures there; elsewhere what

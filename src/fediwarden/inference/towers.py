@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.inference import registry
-from fediwarden.inference.manifest import Manifest, ModelFile, Role
-from fediwarden.inference.sessions import CPU, OnnxSession, OutOfMemory, Session, Steady, devices, open_session
+from fediwarden.inference.manifest import ModelFile, ModelManifest, Role
+from fediwarden.inference.sessions import CPU, ModelSession, OnnxSession, OutOfMemory, Steady, devices, open_session
 from fediwarden.model import Concepts
 
 log = structlog.get_logger("fediwarden")
@@ -24,10 +24,10 @@ _UNIT = 1e-2  # how far from 1 the length of an embedding may be, fp16 included
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenTower:
     """Which tower is used, and where."""
 
-    manifest: Manifest
+    manifest: ModelManifest
     precision: str
     device: str
     forced: bool  # by a setting: then it is not exchanged for another when it does not work
@@ -42,8 +42,8 @@ class Choice:
 
 
 def choose(
-    installed: Sequence[Manifest], model: str = "", precision: str = "", device: str = "", there: Sequence[str] | None = None
-) -> Choice:
+    installed: Sequence[ModelManifest], model: str = "", precision: str = "", device: str = "", there: Sequence[str] | None = None
+) -> ChosenTower:
     """The model, precision and device in use; empty settings are chosen from what is installed and what the machine has.
 
     On a GPU fp16 comes first, on the CPU int8. `there` are the devices of the runtime, asked for when not given.
@@ -71,13 +71,13 @@ def choose(
             hint=f"it is built in {', '.join(manifest.precisions)}; `fediwarden models build {manifest.name} --precision {precision}`",
         )
     best = precision or next(one for one in order if one in manifest.precisions)
-    return Choice(manifest, best, where, bool(device))
+    return ChosenTower(manifest, best, where, bool(device))
 
 
 class Tower:
     """Pictures in, embeddings out."""
 
-    def __init__(self, models_dir: Path, choice: Choice, *, threads: int = 1, most: int = 32) -> None:
+    def __init__(self, models_dir: Path, choice: ChosenTower, *, threads: int = 1, most: int = 32) -> None:
         """Load and verify the tower. `threads` is per call on the CPU; `most` the largest batch elsewhere.
 
         Raises: Misconfigured for a file that is missing, altered or of another architecture.
@@ -106,7 +106,7 @@ class Tower:
         return found
 
 
-def _opened(data: bytes, name: str, choice: Choice, threads: int, most: int) -> tuple[Session, Steady, bool]:
+def _opened(data: bytes, name: str, choice: ChosenTower, threads: int, most: int) -> tuple[ModelSession, Steady, bool]:
     """The session, and whether its device's embeddings differ from the CPU's beyond the bound."""
     try:
         session, steady = open_session(data, name=name, device=choice.device, threads=threads, most=most)
@@ -128,7 +128,7 @@ def _opened(data: bytes, name: str, choice: Choice, threads: int, most: int) -> 
     return session, steady, drifts
 
 
-def check(session: Session, manifest: Manifest, name: str) -> None:
+def check(session: ModelSession, manifest: ModelManifest, name: str) -> None:
     """Run a trial picture: an embedding of the right size and of unit length must come out. Raises: Misconfigured."""
     special = manifest.image_text
     if special is None:
@@ -149,7 +149,7 @@ def check(session: Session, manifest: Manifest, name: str) -> None:
         raise Misconfigured(f"the tower of {name} answers with rubbish (an embedding of length {length:.3g})", hint=hint)
 
 
-def trial_pixels(manifest: Manifest, count: int) -> NDArray[np.float32]:
+def trial_pixels(manifest: ModelManifest, count: int) -> NDArray[np.float32]:
     """The same smooth benign pixel values each time, (count, 3, size, size): waves of different lengths and directions."""
     special = manifest.image_text
     size = special.image.size if special else 1
@@ -161,7 +161,7 @@ def trial_pixels(manifest: Manifest, count: int) -> NDArray[np.float32]:
     return np.asarray(waves, np.float32)
 
 
-def text_vectors(models_dir: Path, manifest: Manifest, concepts: Concepts) -> NDArray[np.float32]:
+def text_vectors(models_dir: Path, manifest: ModelManifest, concepts: Concepts) -> NDArray[np.float32]:
     """The embeddings (texts, dimensions) of `concepts.texts`, made by `models build`.
 
     Raises: Misconfigured where they were never made for these concepts, or the file holds something else.

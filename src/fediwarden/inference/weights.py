@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.catalogue import Entry
+from fediwarden.inference.catalogue import CatalogueEntry
 
 _LARGEST_HEADER = 16 << 20  # bytes; the largest model here has 200 kB
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -35,7 +35,7 @@ class Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsFile:
     """What a checked file holds."""
 
     precision: str  # of most values
@@ -48,7 +48,7 @@ def is_pickle(name: str) -> bool:
     return name.endswith(_PICKLES)
 
 
-def check(path: Path, entry: Entry, called: str = "") -> Weights:
+def check(path: Path, entry: CatalogueEntry, called: str = "") -> WeightsFile:
     """Hold a file of weights to the architecture it should have. Raises: Misconfigured saying what it is instead; OSError."""
     called = called or path.name
     arrays = read_header(path, called)
@@ -64,7 +64,7 @@ def check(path: Path, entry: Entry, called: str = "") -> Weights:
     counts: dict[str, int] = {}
     for array in arrays.values():
         counts[array.kind] = counts.get(array.kind, 0) + math.prod(array.shape)
-    return Weights(_PRECISIONS.get(max(counts, key=lambda kind: counts[kind]), "other"), values, _scale(path, arrays, called))
+    return WeightsFile(_PRECISIONS.get(max(counts, key=lambda kind: counts[kind]), "other"), values, _scale(path, arrays, called))
 
 
 def read_header(path: Path, called: str) -> Mapping[str, Array]:
@@ -135,7 +135,7 @@ def _sides(shape: tuple[int, ...]) -> str:
     return " x ".join(str(side) for side in shape) or "one number"
 
 
-def _other(called: str, entry: Entry, because: str) -> Misconfigured:
+def _other(called: str, entry: CatalogueEntry, because: str) -> Misconfigured:
     return Misconfigured(
         f"{called} does not hold weights of {entry.architecture}: {because}",
         hint=f"{entry.name} needs the weights of {entry.repository} in open_clip's layout",

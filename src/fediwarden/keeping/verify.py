@@ -16,7 +16,7 @@ DOWN_AFTER = 3  # objects in a row without an answer after which a store is aske
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Disagreement:
     """One thing that does not agree, or could not be asked."""
 
     where: str  # "ledger", "vault" or "store"
@@ -59,11 +59,11 @@ class Verify:
         self._stores = stores
         self._mend = mend
         self._whole: dict[bool, set[Sha256]] = {False: set(), True: set()}
-        self._lost: dict[tuple[bool, Sha256], tuple[Finding, Manifest | None]] = {}
+        self._lost: dict[tuple[bool, Sha256], tuple[Disagreement, Manifest | None]] = {}
         self._silent: Counter[StoreName] = Counter()
         self._automatic: dict[StoreName, tuple[FediwardenError, int]] = {}
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self) -> Iterator[Disagreement]:
         """Everything that does not agree. Raises: CannotWrite while mending."""
         yield from self._of_ledger()
         yield from self._of_vaults()
@@ -72,7 +72,7 @@ class Verify:
         for finding, _ in self._lost.values():
             yield finding
         for store, (error, number) in self._automatic.items():
-            yield Finding(
+            yield Disagreement(
                 "store",
                 "not asked",
                 f"store {store}: {number:,} objects could not be asked for: {error}",
@@ -83,9 +83,9 @@ class Verify:
 
     # -- ledger -------------------------------------------------------------------------------------------------------
 
-    def _of_ledger(self) -> Iterator[Finding]:
+    def _of_ledger(self) -> Iterator[Disagreement]:
         for line in self._ledger.keeping.damage():
-            yield Finding(
+            yield Disagreement(
                 "ledger",
                 "damaged",
                 f"the database says: {line}",
@@ -93,7 +93,7 @@ class Verify:
                 "keep the file aside, and bring back the last backup (`fediwarden backup FOLDER --restore`)",
             )
         for line in self._ledger.verify():
-            yield Finding(
+            yield Disagreement(
                 "ledger", "record broken", line, Exit.INTERNAL, "keep the file, and compare it with a backup: somebody changed it"
             )
         for owed in self._ledger.owed():
@@ -101,15 +101,17 @@ class Verify:
                 words = f"hiding was begun and got as far as {owed.last.state.value}" + (
                     f": {owed.last.problem}" if owed.last.problem else ""
                 )
-                yield Finding("ledger", "unfinished", words, Exit.FLAGGED, "`fediwarden apply` completes it", *_of(owed.last))
+                yield Disagreement(
+                    "ledger", "unfinished", words, Exit.FLAGGED, "`fediwarden apply` completes it", *_of(owed.last)
+                )
         for event in self._ledger.keeping.unfinished():
             words = f"restoring was begun and got as far as {event.state.value}" + (f": {event.problem}" if event.problem else "")
             hint = (
                 "`fediwarden restore` completes it; what it may have brought back is owed, and `fediwarden apply` hides it again"
             )
-            yield Finding("ledger", "unfinished", words, Exit.NOT_SCANNED, hint, *_of(event))
+            yield Disagreement("ledger", "unfinished", words, Exit.NOT_SCANNED, hint, *_of(event))
         for event in self._ledger.keeping.words_left():
-            yield Finding(
+            yield Disagreement(
                 "ledger",
                 "word left over",
                 "a restore that failed left a word that these bytes pass, though they never came back",
@@ -120,14 +122,14 @@ class Verify:
 
     # -- vault --------------------------------------------------------------------------------------------------------
 
-    def _of_vaults(self) -> Iterator[Finding]:
+    def _of_vaults(self) -> Iterator[Disagreement]:
         for drill, folder in self._folders.items():
             left = 0
             for found in examine(folder):
                 left += found.left_over
                 if found.sha256 is None:
                     if not found.left_over:
-                        yield Finding(
+                        yield Disagreement(
                             "vault",
                             "manifest unreadable",
                             found.problem,
@@ -142,7 +144,7 @@ class Verify:
                 self._whole[drill].add(found.sha256)
                 if not self._ledger.keeping.knows(found.sha256):
                     told = found.manifest
-                    yield Finding(
+                    yield Disagreement(
                         "vault",
                         "no record",
                         "sealed, and the ledger does not know of it",
@@ -155,12 +157,12 @@ class Verify:
             if left:
                 yield self._tidied(drill, left)
 
-    def _tidied(self, drill: bool, left: int) -> Finding:
+    def _tidied(self, drill: bool, left: int) -> Disagreement:
         words = f"{left:,} files that a crash left unfinished in {self._folders[drill]}"
         if self._mend is None:
-            return Finding("vault", "left over", words, Exit.OK, "the next sealing, or --mend, completes or removes them")
+            return Disagreement("vault", "left over", words, Exit.OK, "the next sealing, or --mend, completes or removes them")
         self._mend.of(drill=drill).tidy()
-        return Finding("vault", "left over", words + "; completed or removed", Exit.OK, mended=True)
+        return Disagreement("vault", "left over", words + "; completed or removed", Exit.OK, mended=True)
 
     def _of_sealings(self) -> None:
         for record in self._ledger.keeping.sealed():
@@ -168,7 +170,7 @@ class Verify:
             vaults = (False, True) if record.what in ("trace", "picture") else (record.drill,)
             if record.restored or any(record.sha256 in self._whole[drill] for drill in vaults):
                 continue
-            finding = Finding(
+            finding = Disagreement(
                 "vault",
                 "not sealed",
                 f"a {record.what} is on record as sealed, and the vault does not have it",
@@ -182,7 +184,7 @@ class Verify:
 
     # -- stores -------------------------------------------------------------------------------------------------------
 
-    def _of_stores(self) -> Iterator[Finding]:
+    def _of_stores(self) -> Iterator[Disagreement]:
         keeping = self._ledger.keeping
         for event in self._ledger.hidden():
             if event.state is DeedState.DONE and self._asked(event.store):
@@ -204,7 +206,7 @@ class Verify:
     def _asked(self, store: StoreName) -> bool:
         return self._stores is None or store in self._stores
 
-    def _answers(self, event: DeedEvent, ask: Callable[[Keeper, DeedEvent], Iterator[Finding]]) -> list[Finding]:
+    def _answers(self, event: DeedEvent, ask: Callable[[Keeper, DeedEvent], Iterator[Disagreement]]) -> list[Disagreement]:
         store = event.store
         if store in self._automatic:
             error, number = self._automatic[store]
@@ -220,9 +222,9 @@ class Verify:
         self._silent[store] = 0
         return found
 
-    def _hidden(self, keeper: Keeper, event: DeedEvent) -> Iterator[Finding]:
+    def _hidden(self, keeper: Keeper, event: DeedEvent) -> Iterator[Disagreement]:
         if self._lies(keeper, event.key, event.sha256):
-            yield Finding(
+            yield Disagreement(
                 "store",
                 "visible again",
                 "it was hidden, and the very bytes lie under its key again",
@@ -233,11 +235,13 @@ class Verify:
         place = event.place
         sealed = event.sha256 in self._whole[event.drill]
         if place is None:
-            yield Finding("ledger", "no place", "the record does not say where it was hidden", Exit.INTERNAL, "", *_of(event))
+            yield Disagreement(
+                "ledger", "no place", "the record does not say where it was hidden", Exit.INTERNAL, "", *_of(event)
+            )
         elif place.how == "moved":
             yield from self._copy(keeper, event, sealed=sealed)
             if keeper.is_public(place):
-                yield Finding(
+                yield Disagreement(
                     "store",
                     "public",
                     "the hidden copy can be fetched by anybody",
@@ -246,7 +250,7 @@ class Verify:
                     *_of(event),
                 )
         elif not sealed and (event.drill, event.sha256) not in self._lost:
-            yield Finding(
+            yield Disagreement(
                 "vault",
                 "only copy lost",
                 "the store keeps no copy, and the vault does not have it",
@@ -255,7 +259,7 @@ class Verify:
                 *_of(event),
             )
 
-    def _copy(self, keeper: Keeper, event: DeedEvent, *, sealed: bool) -> Iterator[Finding]:
+    def _copy(self, keeper: Keeper, event: DeedEvent, *, sealed: bool) -> Iterator[Disagreement]:
         assert event.place is not None  # noqa: S101 - the caller looked
         rest = (
             "the vault has it: `fediwarden restore KEY --identity FILE` brings it back from there"
@@ -265,13 +269,13 @@ class Verify:
         try:
             data = keeper.hidden_copy(event.place, self._limit)
         except Gone:
-            yield Finding("store", "copy missing", "its hidden copy is not there", Exit.INTERNAL, rest, *_of(event))
+            yield Disagreement("store", "copy missing", "its hidden copy is not there", Exit.INTERNAL, rest, *_of(event))
             return
         except TooLarge as error:
-            yield Finding("store", "not compared", str(error), Exit.NOT_SCANNED, "raise [scan] max_object_mb", *_of(event))
+            yield Disagreement("store", "not compared", str(error), Exit.NOT_SCANNED, "raise [scan] max_object_mb", *_of(event))
             return
         if digest(data).hexdigest() != event.sha256:
-            yield Finding("store", "copy altered", "its hidden copy has other bytes", Exit.INTERNAL, rest, *_of(event))
+            yield Disagreement("store", "copy altered", "its hidden copy has other bytes", Exit.INTERNAL, rest, *_of(event))
             return
         self._seal_again(event, data)
 
@@ -294,9 +298,9 @@ class Verify:
         words = finding.words.partition(";")[0] + "; sealed again from its hidden copy"
         self._lost[event.drill, event.sha256] = (replace(finding, words=words, hint="", mended=True), manifest)
 
-    def _restored(self, keeper: Keeper, event: DeedEvent) -> Iterator[Finding]:
+    def _restored(self, keeper: Keeper, event: DeedEvent) -> Iterator[Disagreement]:
         if not self._lies(keeper, event.key, event.sha256):
-            yield Finding(
+            yield Disagreement(
                 "store",
                 "not there",
                 "it was restored, and those bytes do not lie under its key now",
@@ -324,9 +328,9 @@ def _of(event: DeedEvent) -> tuple[StoreName, str, Sha256]:
     return event.store, event.key, event.sha256
 
 
-def _altered(found: Examined) -> Finding:
+def _altered(found: Examined) -> Disagreement:
     told = found.manifest
-    return Finding(
+    return Disagreement(
         "vault",
         "sealed copy altered" if told is not None else "no manifest",
         found.problem,

@@ -21,21 +21,21 @@ NAME_LENGTH = 80
 
 
 @dataclass(slots=True)
-class Budget:
+class UnpackingBudget:
     """Bytes that may still be unpacked in one look, over all archives in it."""
 
     left: int
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Member:
     """One unpacked file; `name` is what the archive calls it."""
 
     name: str
     data: bytes
 
 
-def entries(data: bytes, format: str, budget: Budget) -> Iterator[Entry | Unopened]:
+def entries(data: bytes, format: str, budget: UnpackingBudget) -> Iterator[Member | Unopened]:
     """Every file in the archive, unpacked, or why it was not; never raises for any bytes."""
     match format:
         case "zip":
@@ -50,7 +50,7 @@ def entries(data: bytes, format: str, budget: Budget) -> Iterator[Entry | Unopen
             yield Unopened("", "encrypted", len(data))
 
 
-def _bounded(stream: IO[bytes], name: str, size: int, budget: Budget) -> Entry | Unopened:
+def _bounded(stream: IO[bytes], name: str, size: int, budget: UnpackingBudget) -> Member | Unopened:
     """Read one stream within the budget; one byte more than is left shows that it does not fit."""
     if size > budget.left:
         return Unopened(name, "too large", size)
@@ -59,10 +59,10 @@ def _bounded(stream: IO[bytes], name: str, size: int, budget: Budget) -> Entry |
         budget.left = 0
         return Unopened(name, "too large", len(data))
     budget.left -= len(data)
-    return Entry(name, data)
+    return Member(name, data)
 
 
-def _zip(data: bytes, budget: Budget) -> Iterator[Entry | Unopened]:
+def _zip(data: bytes, budget: UnpackingBudget) -> Iterator[Member | Unopened]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, IndexError, OverflowError):
@@ -88,7 +88,7 @@ def _zip(data: bytes, budget: Budget) -> Iterator[Entry | Unopened]:
                 yield Unopened(name, "broken", info.file_size)
 
 
-def _tar(data: bytes, budget: Budget) -> Iterator[Entry | Unopened]:
+def _tar(data: bytes, budget: UnpackingBudget) -> Iterator[Member | Unopened]:
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for number, info in enumerate(archive):
@@ -102,7 +102,7 @@ def _tar(data: bytes, budget: Budget) -> Iterator[Entry | Unopened]:
         yield Unopened("", "broken", len(data))
 
 
-def _packed(data: bytes, format: str, budget: Budget) -> Entry | Unopened:
+def _packed(data: bytes, format: str, budget: UnpackingBudget) -> Member | Unopened:
     """One compressed stream; trailing bytes behind it are ignored, as the usual tools do."""
     unpacker: bz2.BZ2Decompressor | lzma.LZMADecompressor | None
     try:
@@ -122,4 +122,4 @@ def _packed(data: bytes, format: str, budget: Budget) -> Entry | Unopened:
     if not whole and not unpacked:
         return Unopened("", "broken", len(data))
     budget.left -= len(unpacked)
-    return Entry("", unpacked)
+    return Member("", unpacked)

@@ -218,7 +218,9 @@ class Peek:
 
     def _attempt(self, child: "_Child") -> Iterator[Frame]:
         """Send the object to one child and yield its frames; afterwards there is a report."""
-        reader = wire.Reader(child.results, self._limits.wall_seconds, max(self._limits.frame_edge, self._limits.animated_edge))
+        reader = wire.WireReader(
+            child.results, self._limits.wall_seconds, max(self._limits.frame_edge, self._limits.animated_edge)
+        )
         facts = {"claimed": wire.clean(self._blob.claimed, 100), "ending": _ending(self._blob.ref.key)}
         child.served += 1
         sent = 0
@@ -387,7 +389,7 @@ class _ForkServer:
         try:
             with suppress(BrokenPipeError):
                 wire.write_request(child.requests, {"test": True}, b"", seconds)
-            message = wire.Reader(child.results, seconds, 1).next()
+            message = wire.WireReader(child.results, seconds, 1).next()
             if not isinstance(message, bytes):
                 child.ended.wait(_END_SECONDS)
                 raise Garbled(f"no self-test came back (status {child.status})")

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from fediwarden.media import archives, decode, structure
-from fediwarden.media.archives import Budget, Entry
-from fediwarden.media.decode import Outcome
-from fediwarden.media.identify import Family, What, disagreements, identify
+from fediwarden.media.archives import Member, UnpackingBudget
+from fediwarden.media.decode import Decoded
+from fediwarden.media.identify import FormatFamily, What, disagreements, identify
 from fediwarden.media.limits import Limits
 from fediwarden.media.structure import Anatomy
 from fediwarden.media.views import Views
@@ -50,17 +50,17 @@ _SIGNATURES = (
 _BEFORE = {b"ftyp": 4, b"WEBPVP8": 8, b"1AY&SY": 4, b"ustar": 257}  # where a file begins, before its mark
 _SCRIPTS = (b"<script", b"<?php", b"<html", b"javascript:")
 
-VideoDecoder = Callable[[bytes, str, Anatomy, str, Limits, Views], Outcome]
+VideoDecoder = Callable[[bytes, str, Anatomy, str, Limits, Views], Decoded]
 
 
-class Looker:
+class ChildLooker:
     """One look at one object. `video` is None where the extra is not installed."""
 
     def __init__(self, limits: Limits, send: Callable[[Frame], None], video: VideoDecoder | None) -> None:
         self._limits = limits
         self._views = Views(limits, send)
         self._video = video
-        self._budget = Budget(limits.archive_mb << 20)
+        self._budget = UnpackingBudget(limits.archive_mb << 20)
         self._embedded = limits.embedded
         self._likenesses, self._tries = LIKENESSES, TRIES
         self._notes: list[Note] = []
@@ -73,7 +73,7 @@ class Looker:
         what = identify(data)
         for detail in disagreements(what, claimed, ending):
             self._note(Note("claim", "object", len(data), detail))
-        outcome, exhausted = Outcome(Kind("unknown")), False
+        outcome, exhausted = Decoded(Kind("unknown")), False
         try:
             if self._decodes(what):
                 anatomy = structure.walk(data, what.format)
@@ -87,7 +87,14 @@ class Looker:
                 )
                 if what.format in structure.WALKERS:
                     self._inside(structure.walk(data, what.format), "", 0)
-                if what.family in (Family.PICTURE, Family.VIDEO, Family.AUDIO, Family.UNKNOWN, Family.TEXT, Family.PADDING):
+                if what.family in (
+                    FormatFamily.PICTURE,
+                    FormatFamily.VIDEO,
+                    FormatFamily.AUDIO,
+                    FormatFamily.UNKNOWN,
+                    FormatFamily.TEXT,
+                    FormatFamily.PADDING,
+                ):
                     self._carve(data, "inside", 1, quiet=True)
                 else:
                     self._open(data, what, what.format, 0)
@@ -102,10 +109,12 @@ class Looker:
     # --- pictures and videos --------------------------------------------------------------------------------------------
 
     def _decodes(self, what: What) -> bool:
-        return what.opens and (what.family is Family.PICTURE or (what.family is Family.VIDEO and self._video is not None))
+        return what.opens and (
+            what.family is FormatFamily.PICTURE or (what.family is FormatFamily.VIDEO and self._video is not None)
+        )
 
-    def _seen(self, data: bytes, what: What, anatomy: Anatomy, source: str) -> Outcome:
-        if what.family is Family.VIDEO and self._video is not None:
+    def _seen(self, data: bytes, what: What, anatomy: Anatomy, source: str) -> Decoded:
+        if what.family is FormatFamily.VIDEO and self._video is not None:
             outcome = self._video(data, what.format, anatomy, source, self._limits, self._views)
         else:
             outcome = decode.decode(data, what.format, anatomy, source, self._limits, self._views)
@@ -133,7 +142,7 @@ class Looker:
     def _payload(self, data: bytes, where: str, depth: int, *, known: bool) -> None:
         """Open a payload by what it is, else search it for what can be opened, else decide whether it is worth a worry."""
         what = identify(data)
-        if not known and what.family is not Family.UNKNOWN and what.family is not Family.TEXT:
+        if not known and what.family is not FormatFamily.UNKNOWN and what.family is not FormatFamily.TEXT:
             self._open(data, what, where, depth)
             return
         found = self._carve(data, where, depth)
@@ -141,7 +150,7 @@ class Looker:
             if script in data[: 1 << 20].lower():
                 self._note(Note("script", where, len(data)))
                 break
-        if known or found or what.family is Family.TEXT:
+        if known or found or what.family is FormatFamily.TEXT:
             return
         trailing = where.rsplit("/", 1)[-1] == "trailing"
         if trailing and data[-4:] == b"SEFT" and len(data) < VENDOR_BOUND:  # what one maker's cameras leave behind pictures
@@ -151,21 +160,21 @@ class Looker:
 
     def _open(self, data: bytes, what: What, where: str, depth: int) -> None:
         match what.family:
-            case Family.PICTURE | Family.VIDEO:
+            case FormatFamily.PICTURE | FormatFamily.VIDEO:
                 self._picture(data, what, where, depth, sure=True)
-            case Family.ARCHIVE:
+            case FormatFamily.ARCHIVE:
                 self._note(Note("archive", where, len(data), what.format))
                 self._archive(data, what, where, depth)
-            case Family.DOCUMENT:
+            case FormatFamily.DOCUMENT:
                 self._note(Note("document", where, len(data), what.format))
                 if not self._carve(data[5:], where, depth + 1):
                     self._fail(Unopened(where, "unsupported", len(data)))
-            case Family.SCRIPT:
+            case FormatFamily.SCRIPT:
                 self._note(Note("script", where, len(data), what.format))
                 self._carve(data[2:], where, depth + 1)
-            case Family.AUDIO:
+            case FormatFamily.AUDIO:
                 self._note(Note("audio", where, len(data), what.format))
-            case Family.TEXT | Family.PADDING | Family.UNKNOWN:
+            case FormatFamily.TEXT | FormatFamily.PADDING | FormatFamily.UNKNOWN:
                 self._carve(data, where, depth)
 
     def _picture(self, data: bytes, what: What, where: str, depth: int, *, sure: bool) -> int:
@@ -191,7 +200,7 @@ class Looker:
             return 0
         kind = outcome.kind
         detail = f"{what.format} {kind.width}x{kind.height}" if kind else what.format
-        self._note(Note("video" if what.family is Family.VIDEO else "picture", where, size, detail))
+        self._note(Note("video" if what.family is FormatFamily.VIDEO else "picture", where, size, detail))
         if outcome.reason is not None and not (seen and not sure):
             self._fail(Unopened(where, "too large" if outcome.reason is Reason.BOMB else "broken", size))
         if sure:
@@ -236,22 +245,22 @@ class Looker:
         """Open what begins here, if it is more than a chance likeness; returns its size, 0 if it was none."""
         what = identify(data)
         match what.family:
-            case Family.PICTURE | Family.VIDEO:
-                if what.format in ("tiff", "bmp") or (what.family is Family.PICTURE and len(data) < 64):
+            case FormatFamily.PICTURE | FormatFamily.VIDEO:
+                if what.format in ("tiff", "bmp") or (what.family is FormatFamily.PICTURE and len(data) < 64):
                     return 0
                 return self._picture(data, what, where, depth, sure=False)
-            case Family.ARCHIVE if what.format in ("zip", "7z", "rar", "tar"):
+            case FormatFamily.ARCHIVE if what.format in ("zip", "7z", "rar", "tar"):
                 self._note(Note("archive", where, len(data), what.format))
                 self._archive(data, what, where, depth)
                 return len(data)
-            case Family.ARCHIVE:
-                items = list(archives.entries(data, what.format, Budget(min(self._budget.left, 1 << 20))))
+            case FormatFamily.ARCHIVE:
+                items = list(archives.entries(data, what.format, UnpackingBudget(min(self._budget.left, 1 << 20))))
                 if all(isinstance(item, Unopened) and item.why == "broken" for item in items):
                     return 0
                 self._note(Note("archive", where, len(data), what.format))
                 self._archive(data, what, where, depth)
                 return len(data)
-            case Family.DOCUMENT if what.format == "pdf":
+            case FormatFamily.DOCUMENT if what.format == "pdf":
                 self._open(data, what, where, depth)
                 return len(data)
             case _:
@@ -272,18 +281,18 @@ class Looker:
         if broken:
             self._carve(data[4:], where, depth + 1, quiet=True)
 
-    def _entry(self, entry: Entry, outer: What, where: str, depth: int, levels: int) -> None:
+    def _entry(self, entry: Member, outer: What, where: str, depth: int, levels: int) -> None:
         name = f"{where}/{outer.format}/{entry.name}" if entry.name else f"{where}/{outer.format}"
         what = identify(entry.data)
         match what.family:
-            case Family.ARCHIVE:
+            case FormatFamily.ARCHIVE:
                 self._note(Note("archive", name, len(entry.data), what.format))
                 wrapped = outer.format in ("gzip", "bzip2", "xz") and what.format == "tar"
                 self._archive(entry.data, what, name, depth, levels if wrapped else levels + 1)
-            case Family.PICTURE | Family.VIDEO | Family.DOCUMENT | Family.SCRIPT | Family.AUDIO:
+            case FormatFamily.PICTURE | FormatFamily.VIDEO | FormatFamily.DOCUMENT | FormatFamily.SCRIPT | FormatFamily.AUDIO:
                 self._open(entry.data, what, name, min(depth + 1, NESTED))
             case _:
-                self._payload(entry.data, name, min(depth + 1, NESTED), known=what.family is not Family.UNKNOWN)
+                self._payload(entry.data, name, min(depth + 1, NESTED), known=what.family is not FormatFamily.UNKNOWN)
 
     # --- facts ----------------------------------------------------------------------------------------------------------
 
@@ -303,10 +312,10 @@ def _named(what: What) -> str:
 def _likely(head: bytes) -> bool:
     """Whether more than a mark speaks for a file that begins like this; cheap, for it is asked at every mark."""
     what = identify(head)
-    if what.family in (Family.UNKNOWN, Family.TEXT, Family.PADDING, Family.SCRIPT, Family.AUDIO):
+    if what.family in (FormatFamily.UNKNOWN, FormatFamily.TEXT, FormatFamily.PADDING, FormatFamily.SCRIPT, FormatFamily.AUDIO):
         return False
     if what.format in ("gzip", "bzip2", "xz"):
-        (opened,) = archives.entries(head, what.format, Budget(1 << 20))
+        (opened,) = archives.entries(head, what.format, UnpackingBudget(1 << 20))
         return len(head) < 1024 or not (isinstance(opened, Unopened) and opened.why == "broken") or what.format != "gzip"
     return True
 

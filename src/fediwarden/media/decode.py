@@ -12,7 +12,7 @@ from PIL import AvifImagePlugin, Image, ImageFile, JpegImagePlugin
 
 from fediwarden.media.limits import Limits
 from fediwarden.media.structure import Anatomy
-from fediwarden.media.views import ASPECT, TILE_ASPECT, Place, Views, sample, tile_every
+from fediwarden.media.views import ASPECT, TILE_ASPECT, FramePlace, Views, sample, tile_every
 from fediwarden.model import Kind, Note, Reason
 
 _PILLOW = {"png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "AVIF", "bmp": "BMP", "tiff": "TIFF"}
@@ -31,7 +31,7 @@ _PROGRESSIVE_FACTOR = 4  # a drafted JPEG never holds all its pixels, so it may 
 
 
 @dataclass(slots=True)
-class Outcome:
+class Decoded:
     """What came of decoding one picture or video; `reason` is given when not all of it could be seen."""
 
     kind: Kind | None = None
@@ -49,9 +49,9 @@ def prepare(limits: Limits) -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def decode(data: bytes, format: str, anatomy: Anatomy, source: str, limits: Limits, views: Views) -> Outcome:
+def decode(data: bytes, format: str, anatomy: Anatomy, source: str, limits: Limits, views: Views) -> Decoded:
     """Show every chosen frame of one picture; never raises for any bytes but MemoryError."""
-    outcome = Outcome()
+    outcome = Decoded()
     allowed = limits.max_pixels * (_PROGRESSIVE_FACTOR if format == "jpeg" else 1)
     if anatomy.width * anatomy.height > allowed:
         outcome.kind = Kind(format, anatomy.width, anatomy.height, anatomy.frames)
@@ -99,7 +99,7 @@ def _padded(data: bytes) -> bytes:
 
 
 def _frames(
-    data: bytes, format: str, anatomy: Anatomy, source: str, limits: Limits, views: Views, outcome: Outcome, skip: int
+    data: bytes, format: str, anatomy: Anatomy, source: str, limits: Limits, views: Views, outcome: Decoded, skip: int
 ) -> Iterator[None]:
     """Decode and show the chosen frames, all but the first `skip` of them, telling each."""
     with _opened(data, format, limits) as image:
@@ -129,7 +129,7 @@ def _frames(
             upright = _turned(image, orientation if format != "tiff" else _orientation(image))
             tiled = number % every == 0 or number == len(wanted) - 1
             edge = limits.frame_edge if count == 1 or format == "tiff" else limits.animated_edge
-            views.show(upright, Place(index, starts[index] if starts else 0.0, source, edge, tiled))
+            views.show(upright, FramePlace(index, starts[index] if starts else 0.0, source, edge, tiled))
             yield
 
 

@@ -31,7 +31,7 @@ from typing import Any
 from PIL import Image
 
 from fediwarden.media import decode, lockdown, structure, wire
-from fediwarden.media.child import Looker, VideoDecoder
+from fediwarden.media.child import ChildLooker, VideoDecoder
 from fediwarden.media.limits import Limits
 from fediwarden.media.lockdown import Walls
 from fediwarden.media.views import Views
@@ -102,10 +102,10 @@ def _warm(limits: Limits, video: VideoDecoder | None) -> None:
         except (OSError, KeyError):  # built without this codec
             continue
         data = out.getvalue()
-        Looker(limits, nowhere, video).look(data, "", "")
+        ChildLooker(limits, nowhere, video).look(data, "", "")
     palette = io.BytesIO()
     picture.convert("P").save(palette, "PNG", transparency=3)
-    Looker(limits, nowhere, video).look(palette.getvalue(), "", "")
+    ChildLooker(limits, nowhere, video).look(palette.getvalue(), "", "")
     _warm_archives(limits)
     if video is not None:
         for format, codec in (("mp4", "mpeg4"), ("webm", "libvpx"), ("mov", "mjpeg")):
@@ -126,7 +126,7 @@ def _warm_archives(limits: Limits) -> None:
         tar.addfile(tarfile.TarInfo("a"))
     tarred = wrapped.getvalue()
     for data in (packed.getvalue(), tarred, gzip.compress(tarred), bz2.compress(tarred), lzma.compress(tarred)):
-        Looker(limits, lambda frame: None, None).look(data, "", "")
+        ChildLooker(limits, lambda frame: None, None).look(data, "", "")
 
 
 def _movie(picture: Image.Image, format: str, codec: str) -> bytes:
@@ -250,7 +250,7 @@ class ForkServer:
         return lockdown.lock(walls, parent)
 
     def _look(self, facts: dict[str, Any], data: bytes) -> wire.Report:
-        looker = Looker(self._limits, lambda frame: wire.send_frame(_RESULTS, frame), self._video)
+        looker = ChildLooker(self._limits, lambda frame: wire.send_frame(_RESULTS, frame), self._video)
         try:
             return looker.look(data, str(facts.get("claimed", "")), str(facts.get("ending", "")))
         except MemoryError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Family(StrEnum):
+class FormatFamily(StrEnum):
     """What can be done with a payload."""
 
     PICTURE = "picture"
@@ -24,7 +24,7 @@ class Family(StrEnum):
 class What:
     """A family and a short name of the format in it; `opens` says whether this program has a way to open it."""
 
-    family: Family
+    family: FormatFamily
     format: str
 
     @property
@@ -37,7 +37,14 @@ OPENED = frozenset(
     {"jpeg", "png", "gif", "webp", "avif", "bmp", "tiff", "mp4", "mov", "webm", "zip", "tar", "gzip", "bzip2", "xz"}
 )
 
-_P, _V, _A, _D, _S, _AU = Family.PICTURE, Family.VIDEO, Family.ARCHIVE, Family.DOCUMENT, Family.SCRIPT, Family.AUDIO
+_P, _V, _A, _D, _S, _AU = (
+    FormatFamily.PICTURE,
+    FormatFamily.VIDEO,
+    FormatFamily.ARCHIVE,
+    FormatFamily.DOCUMENT,
+    FormatFamily.SCRIPT,
+    FormatFamily.AUDIO,
+)
 
 _STARTS: tuple[tuple[bytes, What], ...] = (
     (b"\xff\xd8\xff", What(_P, "jpeg")),
@@ -110,13 +117,13 @@ def identify(data: bytes) -> What:
     if match := _MARKUP.match(data[:512].lstrip(b"\xef\xbb\xbf")):
         return What(_S, "svg" if match[1].lower() == b"svg" else match[1].decode("ascii").lower().strip("?!"))
     if not data.strip(_PADDING):
-        return What(Family.PADDING, "padding")
+        return What(FormatFamily.PADDING, "padding")
     sample = data[:4096]
     if len(sample.translate(None, _TEXT)) * 50 < len(sample):
-        return What(Family.TEXT, "text")
+        return What(FormatFamily.TEXT, "text")
     if b"\0" not in sample and _is_utf8(sample):
-        return What(Family.TEXT, "text")
-    return What(Family.UNKNOWN, "unknown")
+        return What(FormatFamily.TEXT, "text")
+    return What(FormatFamily.UNKNOWN, "unknown")
 
 
 def _by_box(data: bytes) -> What | None:

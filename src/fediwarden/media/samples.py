@@ -25,7 +25,7 @@ JXL = bytes.fromhex(
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampleFile:
     """One file. `data` is None where nothing here can write that format, and `why` says what is missing."""
 
     format: str
@@ -39,7 +39,7 @@ class Sample:
         return self.format.partition(" ")[0]
 
 
-def samples(seed: int) -> Iterator[Sample]:
+def samples(seed: int) -> Iterator[SampleFile]:
     """One of each format, the usual ones first; the same seed gives the same pictures."""
     import numpy as np
 
@@ -66,16 +66,16 @@ def samples(seed: int) -> Iterator[Sample]:
     for name in ("mp4", "webm"):
         yield _made(name, f"video/{name}", partial(_video, _pictures(random), name))
     yield _made("heic", "image/heic", partial(_heic, _picture(random, STILL)))
-    yield Sample("jxl", "image/jxl", _jxl(random.bytes(16)))
+    yield SampleFile("jxl", "image/jxl", _jxl(random.bytes(16)))
 
 
-def _made(format: str, content_type: str, make: "partial[bytes]") -> Sample:
+def _made(format: str, content_type: str, make: "partial[bytes]") -> SampleFile:
     try:
-        return Sample(format, content_type, make())
+        return SampleFile(format, content_type, make())
     except ImportError:
-        return Sample(format, content_type, None, "PyAV is not installed; it comes with the extra `video`")
+        return SampleFile(format, content_type, None, "PyAV is not installed; it comes with the extra `video`")
     except (OSError, KeyError, ValueError) as error:  # a Pillow or FFmpeg that was built without this encoder
-        return Sample(format, content_type, None, f"nothing here writes it: {error}")
+        return SampleFile(format, content_type, None, f"nothing here writes it: {error}")
 
 
 def _picture(random: "np.random.Generator", size: tuple[int, int]) -> "Image.Image":

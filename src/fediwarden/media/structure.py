@@ -18,7 +18,7 @@ TEXT_BOUND = 4 << 20  # bytes a compressed text inside a PNG may unpack to
 
 
 @dataclass(slots=True)
-class Part:
+class Section:
     """A place inside the object that is not the picture itself. `known` parts belong there by the standard."""
 
     where: str
@@ -36,7 +36,7 @@ class Anatomy:
     height: int = 0
     frames: int = 1
     delays: list[float] = field(default_factory=list)  # seconds, where the format lists them
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Section] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     unopened: list[Unopened] = field(default_factory=list)
     essential: bytes | None = None  # the same picture without side data, where there was side data worth leaving out
@@ -46,7 +46,7 @@ class Anatomy:
         if len(data) < 24 or not data.strip(b"\0\xff \r\n\t"):
             return
         if len(self.parts) < PARTS:
-            self.parts.append(Part(where, data, known))
+            self.parts.append(Section(where, data, known))
         elif not known:
             self.unopened.append(Unopened(where, "too many", len(data)))
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import av
 from PIL import Image
 
-from fediwarden.media.decode import Outcome
+from fediwarden.media.decode import Decoded
 from fediwarden.media.limits import Limits
 from fediwarden.media.structure import Anatomy
-from fediwarden.media.views import Place, Views, sample, tile_every
+from fediwarden.media.views import FramePlace, Views, sample, tile_every
 from fediwarden.model import Kind, Note, Reason
 
 STREAMS = 4  # pictures of a cover and second cameras count as streams
@@ -57,9 +57,9 @@ class _Index:
     keys: list[int]
 
 
-def decode(data: bytes, format: str, anatomy: Anatomy, source: str, limits: Limits, views: Views) -> Outcome:
+def decode(data: bytes, format: str, anatomy: Anatomy, source: str, limits: Limits, views: Views) -> Decoded:
     """Show the chosen frames of every video stream; never raises for any bytes but MemoryError."""
-    outcome = Outcome(Kind("mov" if format == "mov" else format, frames=0))
+    outcome = Decoded(Kind("mov" if format == "mov" else format, frames=0))
     shown = damaged = 0
     try:
         with _opened(data, format) as container:
@@ -94,7 +94,7 @@ def _opened(data: bytes, format: str) -> "av.container.InputContainer":
 
 
 def _stream(
-    data: bytes, format: str, number: int, source: str, limits: Limits, views: Views, outcome: Outcome
+    data: bytes, format: str, number: int, source: str, limits: Limits, views: Views, outcome: Decoded
 ) -> tuple[int, int]:
     """Show one stream; returns how many frames were shown and how many packets could not be decoded."""
     index = _index(data, format, number)
@@ -123,7 +123,7 @@ def _stream(
             size = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
             number = bisect_right(index.times, time) - 1
             tiled = shown % every == 0 or number == len(index.times) - 1
-            views.show(image, Place(number, max(0.0, (time - first) * tick), source, limits.animated_edge, tiled))
+            views.show(image, FramePlace(number, max(0.0, (time - first) * tick), source, limits.animated_edge, tiled))
             shown += 1
     if shown < len(index.times):
         outcome.notes.append(Note("coverage", source or "frames", 0, f"{shown} of {len(index.times)} frames looked at"))

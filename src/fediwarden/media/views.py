@@ -91,7 +91,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 @dataclass(slots=True)
-class Place:
+class FramePlace:
     """Where and when a decoded moment belongs."""
 
     index: int = 0
@@ -111,14 +111,14 @@ class Views:
         self._source = ""
         self.refused = 0  # views over the bound
 
-    def show(self, image: Image.Image, place: Place) -> None:
+    def show(self, image: Image.Image, place: FramePlace) -> None:
         """Every view of one moment; `image` is oriented already and of any mode."""
         boxes = tiles(*image.size) if place.tiled else []
         self._show(image, "whole", place)
         for number, box in enumerate(boxes, 1):
             self._show(image.crop(box), f"tile {number}/{len(boxes)}", place)
 
-    def _show(self, image: Image.Image, view: str, place: Place) -> None:
+    def _show(self, image: Image.Image, view: str, place: FramePlace) -> None:
         if self._left <= 0:
             self.refused += 1
             return
@@ -131,7 +131,7 @@ class Views:
             behind.paste(small, mask=small.getchannel("A"))
             self._emit(behind, view, ground, place)
 
-    def _emit(self, image: Image.Image, view: str, ground: Ground, place: Place) -> None:
+    def _emit(self, image: Image.Image, view: str, ground: Ground, place: FramePlace) -> None:
         rgb = image.tobytes()
         if place.source != self._source:
             self._source = place.source

@@ -135,7 +135,7 @@ def write_request(pipe: int, facts: Mapping[str, Any], data: bytes, wall_seconds
                     raise Silent from None
 
 
-class Reader:
+class WireReader:
     """Reads messages of one child from a non-blocking pipe, for at most `wall_seconds` of silence at a time.
 
     All its silences together may last PATIENCE times as long: a child that was taken over could send a byte now and then.

@@ -10,7 +10,7 @@ so are the bytes in flight; a store of a million objects takes no more memory th
 from fediwarden.pipeline.again import Estimate, estimate, rejudge
 from fediwarden.pipeline.bounds import DOWN_AFTER, Bytes, Health, InFlight
 from fediwarden.pipeline.listing import Concluded, conclude, doubtful
-from fediwarden.pipeline.looker import Looker, Opener, Peek, Report
+from fediwarden.pipeline.looker import Looker, ObjectReport, OpenedObject, Opener
 from fediwarden.pipeline.proving import Spread, unreadable
 from fediwarden.pipeline.scan import Scan
 from fediwarden.pipeline.tally import Pace, Tally
@@ -23,10 +23,10 @@ __all__ = [
     "Health",
     "InFlight",
     "Looker",
+    "ObjectReport",
+    "OpenedObject",
     "Opener",
     "Pace",
-    "Peek",
-    "Report",
     "Scan",
     "Spread",
     "Tally",

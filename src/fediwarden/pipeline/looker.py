@@ -29,7 +29,7 @@ from fediwarden.model import (
 FRAMES_AT_ONCE = 4  # frames of one object in memory while they are analysed
 
 
-class Report(Protocol):
+class ObjectReport(Protocol):
     """What the cage says about an object besides its frames; `media.Report` is one."""
 
     @property
@@ -44,18 +44,18 @@ class Report(Protocol):
     def problem(self) -> str: ...
 
 
-class Peek(Protocol):
+class OpenedObject(Protocol):
     """One object opened in the cage; `media.Peek` is one."""
 
     def frames(self) -> Iterator[Frame]: ...
     @property
-    def report(self) -> Report: ...
+    def report(self) -> ObjectReport: ...
 
 
 class Opener(Protocol):
     """Opens foreign bytes where they can do no harm; `media.Cage` is one."""
 
-    def look(self, blob: Blob) -> AbstractContextManager[Peek]: ...
+    def look(self, blob: Blob) -> AbstractContextManager[OpenedObject]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Looker:
             milliseconds=round((time.perf_counter() - started) * 1000),
         )
 
-    def _see(self, peek: Peek, *, sampled: bool) -> tuple[Report, tuple[Finding, ...], int]:
+    def _see(self, peek: OpenedObject, *, sampled: bool) -> tuple[ObjectReport, tuple[Finding, ...], int]:
         """The report, what was found, and how many views there were of the object itself."""
         findings: tuple[Finding, ...] = ()
         views = 0

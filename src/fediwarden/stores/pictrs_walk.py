@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from fediwarden.errors import Gone, Lost, TooLarge, Unreached
-from fediwarden.platforms.pictrs.server import AT_ONCE, Page, Server
+from fediwarden.platforms.pictrs.server import AT_ONCE, HashesPage, Server
 from fediwarden.platforms.pictrs.words import Item
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ TIES = 20  # rows of one and the same microsecond that are gone through
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class WalkStep:
     """A piece of the listing: items, or the key of one of which pict-rs cannot tell more than that it is there."""
 
     items: tuple[Item, ...] = ()
@@ -89,10 +89,10 @@ class Walk:
         self._by_time = ""  # the first of these after which only times told what follows
         self._doubt = ""  # why this is not the whole listing
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[WalkStep]:
         """What is listed, each item once. Raises: Unreached at the end where that was not everything, Refused."""
         slug, window, lost = "", 0, 0  # window: how many items from here on hold one that makes a page fail; 0: none is known
-        last: Page | None = None
+        last: HashesPage | None = None
         begun: set[str] = set()  # slugs of pages since the walk last lost its way
         while True:
             limit = 1 if self._run else max(1, window // 2) if window else AT_ONCE
@@ -104,7 +104,7 @@ class Walk:
                 culprit = slug or self._first()
                 if not culprit:
                     return self._end()
-                yield Step(unreadable=_key(culprit))
+                yield WalkStep(unreadable=_key(culprit))
                 after = self._after(culprit)
                 if not after.slug:
                     return self._end()
@@ -130,7 +130,7 @@ class Walk:
             fresh = self._fresh(page)
             if fresh:
                 lost = 0
-                yield Step(fresh)
+                yield WalkStep(fresh)
             if not page.next:
                 return self._end()
             if page.next in begun or lost > LOST:
@@ -151,7 +151,7 @@ class Walk:
     def _words(self, culprit: str) -> str:
         return f"{self._name} was not listed whole: pict-rs cannot tell what comes after {_key(culprit)[:16]}…, whose file it cannot read"
 
-    def _fresh(self, page: Page) -> tuple[Item, ...]:
+    def _fresh(self, page: HashesPage) -> tuple[Item, ...]:
         fresh = tuple(item for item in page.items if item.key not in self._known)
         for item in fresh:
             self._remember(item.key)
@@ -167,7 +167,7 @@ class Walk:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    def _tried(self, slug: str, limit: int) -> Page | None:
+    def _tried(self, slug: str, limit: int) -> HashesPage | None:
         """A page; None where pict-rs is well and this very page fails. Raises: Unreached, Refused where it is not."""
         call = self._server.page
         try:
@@ -185,7 +185,7 @@ class Walk:
 
     # -- when a slug means nothing any more ------------------------------------------------------------------------------
 
-    def _resumed(self, last: Page) -> str:
+    def _resumed(self, last: HashesPage) -> str:
         """Where to go on when the slug that a page gave is of no use any more; "" where nothing is older than the page."""
         for item in reversed(last.items):
             if self._ask(lambda item=item: self._server.has_hash(bytes.fromhex(item.key))):  # type: ignore[misc]
@@ -358,7 +358,7 @@ class _Closing:
         return _After(self._near, proved=False, at=self._at)
 
 
-def _begins_with(page: Page, slug: str) -> bool:
+def _begins_with(page: HashesPage, slug: str) -> bool:
     return bool(page.items) and page.items[0].slug == slug
 
 

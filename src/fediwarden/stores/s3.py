@@ -20,7 +20,7 @@ from fediwarden.errors import BadEvidence, Changed, Gone, Misconfigured, Occupie
 from fediwarden.model import Blob, ObjectRef, Place, Sha256, StoreName
 from fediwarden.stores.interface import PAGE
 from fediwarden.stores.naming import shown
-from fediwarden.stores.sigv4 import Answer, S3Client, quoted, text_of, unquoted
+from fediwarden.stores.sigv4 import Response, S3Client, quoted, text_of, unquoted
 
 LARGEST_COPY = 5 << 30  # bytes; one CopyObject request moves no more
 ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
@@ -37,7 +37,7 @@ MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", ""})
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class ObjectVersion:
     """One line of a versioned bucket's history of a key."""
 
     id: str
@@ -154,13 +154,13 @@ class S3Reader:
             return False
         return self._quarantine.bucket != self._bucket or not key.startswith(self._quarantine.prefix)
 
-    def _head(self, key: str) -> Answer | None:
+    def _head(self, key: str) -> Response | None:
         """The headers of an object, None if it is not there. Raises: Refused when the bucket is not there either."""
         if not self._mine(key):
             return None
         return self._head_at(self._bucket, key)
 
-    def _head_at(self, bucket: str, key: str) -> Answer | None:
+    def _head_at(self, bucket: str, key: str) -> Response | None:
         answer = self._client.send("HEAD", bucket, key)
         if answer.status == 200:
             return answer
@@ -170,7 +170,7 @@ class S3Reader:
             return None
         raise self._refusal(answer, f"look at {shown(key)}")
 
-    def _missing(self, answer: Answer, key: str) -> bool:
+    def _missing(self, answer: Response, key: str) -> bool:
         """Whether the answer says that there is no such object (and nothing worse)."""
         odd = any(part in ("", ".", "..") for part in key.split("/"))
         if odd and answer.status in (301, 307, 308, 400, 405):
@@ -181,7 +181,7 @@ class S3Reader:
             return len(key.encode("utf-8", "surrogateescape")) > 255
         return answer.status == 404 and answer.code in MISSING
 
-    def _refusal(self, answer: Answer, what: str) -> Refused:
+    def _refusal(self, answer: Response, what: str) -> Refused:
         """What an answer that is no success means, in words an operator can use."""
         code = answer.code or str(answer.status)
         match answer.status, answer.code:
@@ -210,7 +210,7 @@ class S3Reader:
             case _:
                 return Refused(f"the server did not {what}: {code}")
 
-    def _ref(self, key: str, answer: Answer) -> ObjectRef:
+    def _ref(self, key: str, answer: Response) -> ObjectRef:
         size = int(answer.headers.get("content-length", len(answer.body)))
         return ObjectRef(self._name, key, size, _stamp(answer.etag, size), _http_date(answer.headers.get("last-modified", "")))
 
@@ -424,7 +424,7 @@ class S3Keeper(S3Reader):
             raise Gone(f"{shown(key)} was deleted just now")
         self._copied_well(answer, f"copy {shown(key)} into quarantine")
 
-    def _copied_well(self, answer: Answer, what: str) -> None:
+    def _copied_well(self, answer: Response, what: str) -> None:
         """A copy can fail after its 200 was sent; only the document inside says that it is done."""
         if answer.status != 200:
             raise self._refusal(answer, what)
@@ -540,9 +540,9 @@ class S3Keeper(S3Reader):
                 raise self._refusal(answer, "ask whether the bucket keeps versions")
         return self._versioned[bucket]
 
-    def _versions(self, bucket: str, key: str) -> Sequence[Version]:
+    def _versions(self, bucket: str, key: str) -> Sequence[ObjectVersion]:
         """Every version and marker of exactly this key, the newest first."""
-        found: MutableSequence[Version] = []
+        found: MutableSequence[ObjectVersion] = []
         query = {"versions": "", "prefix": key, "encoding-type": "url", "max-keys": str(PAGE)}
         if any(0xDC80 <= ord(letter) <= 0xDCFF for letter in key):
             raise Refused(f"{shown(key)}: versions of a name that is not UTF-8 cannot be asked for")
@@ -555,12 +555,14 @@ class S3Keeper(S3Reader):
             past = False
             for entry in root:
                 kind = entry.tag.rpartition("}")[2]
-                if kind not in ("Version", "DeleteMarker"):
+                if kind not in ("ObjectVersion", "DeleteMarker"):
                     continue
                 if not _is(decode(text_of(entry, "Key")), key):
                     past = True  # keys come in order, and no other with this prefix sorts before it
                     continue
-                found.append(Version(text_of(entry, "VersionId"), text_of(entry, "ETag").strip('"'), kind == "DeleteMarker"))
+                found.append(
+                    ObjectVersion(text_of(entry, "VersionId"), text_of(entry, "ETag").strip('"'), kind == "DeleteMarker")
+                )
             if past or text_of(root, "IsTruncated") != "true":
                 return found
             query["key-marker"] = decode(text_of(root, "NextKeyMarker"))
@@ -592,7 +594,7 @@ class S3Keeper(S3Reader):
             return None
         raise self._refusal(answer, f"read {shown(key)}")
 
-    def _facts(self, bucket: str, key: str, head: Answer, version: str) -> dict[str, str]:
+    def _facts(self, bucket: str, key: str, head: Response, version: str) -> dict[str, str]:
         """Everything that a restore must set again: headers, user metadata, tags, storage class, and whether it was public."""
         asked = {"versionId": version} if version else {}
         facts = {name: value for name, value in head.headers.items() if name in KEPT_HEADERS or name.startswith("x-amz-meta-")}

@@ -60,7 +60,7 @@ def _text(path: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FolderEntry:
     """One line of a remote folder."""
 
     name: bytes
@@ -403,13 +403,13 @@ class SftpReader:
 
     def _reading(
         self, batch: Sequence[bytes]
-    ) -> "Callable[[asyncssh.SFTPClient], Awaitable[Sequence[tuple[bytes, Sequence[Entry], bool, str]]]]":
+    ) -> "Callable[[asyncssh.SFTPClient], Awaitable[Sequence[tuple[bytes, Sequence[FolderEntry], bool, str]]]]":
         """Read the beginnings of several folders at once: path, entries, whether that is all, what went wrong."""
 
-        async def one(session: "asyncssh.SFTPClient", at: bytes) -> tuple[bytes, Sequence[Entry], bool, str]:
+        async def one(session: "asyncssh.SFTPClient", at: bytes) -> tuple[bytes, Sequence[FolderEntry], bool, str]:
             import asyncssh
 
-            found: MutableSequence[Entry] = []
+            found: MutableSequence[FolderEntry] = []
             try:
                 async for entry in _scan(session, posixpath.join(self._root, at)):
                     found.append(entry)
@@ -423,12 +423,12 @@ class SftpReader:
                 return at, found, True, f"{shown(_text(at))}: {error.reason}"
             return at, found, True, ""
 
-        async def several(session: "asyncssh.SFTPClient") -> Sequence[tuple[bytes, Sequence[Entry], bool, str]]:
+        async def several(session: "asyncssh.SFTPClient") -> Sequence[tuple[bytes, Sequence[FolderEntry], bool, str]]:
             return await asyncio.gather(*(one(session, at) for at in batch))
 
         return several
 
-    def _streamed(self, at: bytes) -> Iterator[Entry]:
+    def _streamed(self, at: bytes) -> Iterator[FolderEntry]:
         """A very large folder, page by page. After a lost connection it is read again and what was seen is left out."""
         seen: set[int] = set()
         while True:
@@ -448,7 +448,7 @@ class SftpReader:
         """As `Reader.stat`."""
         path = self._path(key)
 
-        async def look(session: "asyncssh.SFTPClient") -> Entry | None:
+        async def look(session: "asyncssh.SFTPClient") -> FolderEntry | None:
             return await self._looked(session, path)
 
         with self._reaching(key):
@@ -462,7 +462,7 @@ class SftpReader:
         key = ref.key
         path = self._path(key)
 
-        async def get(session: "asyncssh.SFTPClient") -> tuple[Entry, bytes]:
+        async def get(session: "asyncssh.SFTPClient") -> tuple[FolderEntry, bytes]:
             before = await self._looked(session, path)
             if before is None:
                 raise Gone(f"{shown(key)} is not a file of this store")
@@ -497,7 +497,7 @@ class SftpReader:
         self._real_root = _as_bytes(real)
         return self._real_root
 
-    async def _looked(self, session: "asyncssh.SFTPClient", path: bytes) -> Entry | None:
+    async def _looked(self, session: "asyncssh.SFTPClient", path: bytes) -> FolderEntry | None:
         """What lies at a path below the root; None unless it is a file, reached without any link.
 
         Raises: Gone when there is nothing, Refused when the root is not there.
@@ -525,7 +525,7 @@ class SftpReader:
             raise Gone(f"{shown(key)} names nothing in this store")
         return posixpath.join(self._root, raw)
 
-    def _ref(self, key: bytes, entry: Entry) -> ObjectRef:
+    def _ref(self, key: bytes, entry: FolderEntry) -> ObjectRef:
         try:
             when = datetime.fromtimestamp(entry.mtime, UTC)
         except (ValueError, OverflowError, OSError):
@@ -564,15 +564,15 @@ class _LongListing:
     def __init__(self, path: bytes) -> None:
         self._path = path
         self._session: asyncssh.SFTPClient | None = None
-        self._entries: AsyncIterator[Entry] | None = None
+        self._entries: AsyncIterator[FolderEntry] | None = None
 
-    async def more(self, session: "asyncssh.SFTPClient") -> Sequence[Entry]:
+    async def more(self, session: "asyncssh.SFTPClient") -> Sequence[FolderEntry]:
         """The next entries; none at the end. Raises: _Broken when it was begun over another connection."""
         if self._entries is None:
             self._session, self._entries = session, _scan(session, self._path)
         if self._session is not session:
             raise _Broken
-        found: MutableSequence[Entry] = []
+        found: MutableSequence[FolderEntry] = []
         async for entry in self._entries:
             found.append(entry)
             if len(found) == 4 * PAGE:
@@ -580,7 +580,7 @@ class _LongListing:
         return found
 
 
-async def _scan(session: "asyncssh.SFTPClient", path: bytes) -> AsyncIterator[Entry]:
+async def _scan(session: "asyncssh.SFTPClient", path: bytes) -> AsyncIterator[FolderEntry]:
     async for line in session.scandir(path):
         name = _as_bytes(line.filename)
         if name in (b".", b"..") or b"/" in name:
@@ -588,8 +588,8 @@ async def _scan(session: "asyncssh.SFTPClient", path: bytes) -> AsyncIterator[En
         yield _entry(name, line.attrs)
 
 
-def _entry(name: bytes, attrs: "asyncssh.SFTPAttrs") -> Entry:
-    return Entry(name, attrs.permissions or 0, attrs.size or 0, int(attrs.mtime or 0))
+def _entry(name: bytes, attrs: "asyncssh.SFTPAttrs") -> FolderEntry:
+    return FolderEntry(name, attrs.permissions or 0, attrs.size or 0, int(attrs.mtime or 0))
 
 
 def _as_bytes(path: object) -> bytes:
@@ -734,10 +734,10 @@ class SftpKeeper(SftpReader):
             raise Misconfigured(f"{shown(spot)} cannot be a place in quarantine")
         return posixpath.join(self._quarantine, _bytes(spot))
 
-    def _file(self, path: bytes) -> Entry | None:
+    def _file(self, path: bytes) -> FolderEntry | None:
         return self._call(lambda session: self._looked_or_none(session, path))
 
-    def _there(self, path: bytes) -> Entry | None:
+    def _there(self, path: bytes) -> FolderEntry | None:
         return self._call(lambda session: _lstat(session, path))
 
     def _move(self, source: bytes, to: bytes, *, replace: bool) -> None:
@@ -746,7 +746,7 @@ class SftpKeeper(SftpReader):
     def _unlink(self, path: bytes) -> None:
         self._call(lambda session: _unlink(session, path))
 
-    async def _looked_or_none(self, session: "asyncssh.SFTPClient", path: bytes) -> Entry | None:
+    async def _looked_or_none(self, session: "asyncssh.SFTPClient", path: bytes) -> FolderEntry | None:
         try:
             return await self._looked(session, path)
         except Gone:
@@ -802,7 +802,7 @@ class SftpKeeper(SftpReader):
     def _quarantined(self, folder: bytes) -> None:
         """Make the quarantine folder and one below it, and see that it is private."""
 
-        async def make(session: "asyncssh.SFTPClient") -> Entry | None:
+        async def make(session: "asyncssh.SFTPClient") -> FolderEntry | None:
             await self._rooted(session)
             await _made(session, self._quarantine, 0o700)
             below = folder.removeprefix(self._quarantine).strip(b"/")
@@ -852,7 +852,7 @@ def _trace(key: str, sha256: str) -> bytes:
     return hashlib.sha256(f"{key}\0{sha256}".encode(errors="surrogateescape")).hexdigest().encode()
 
 
-async def _lstat(session: "asyncssh.SFTPClient", path: bytes) -> Entry | None:
+async def _lstat(session: "asyncssh.SFTPClient", path: bytes) -> FolderEntry | None:
     import asyncssh
 
     try:

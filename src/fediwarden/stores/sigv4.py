@@ -45,7 +45,7 @@ def unquoted(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What a server said: `headers` with lower-case names; `sha256` only where the body was hashed instead of kept."""
 
     status: int
@@ -166,7 +166,7 @@ class S3Client:
         *,
         limit: int = SMALL,
         hashed: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """One request, tried again while the server is busy or out of reach.
 
         Answers with 2xx, 3xx and 4xx are returned. Raises: Unreached (no answer, 5xx, SlowDown, a body cut short), TooLarge
@@ -184,7 +184,7 @@ class S3Client:
         body: bytes,
         limit: int,
         hashed: bool,
-    ) -> Answer:
+    ) -> Response:
         virtual = not self._path_style and "." not in bucket  # a dot in the name does not go with a TLS certificate
         host = f"{bucket}.{self._host}" if virtual else self._host
         path = ("/" if virtual else f"/{bucket}/") + quoted(key)
@@ -237,7 +237,7 @@ class S3Client:
         limit: int,
         hashed: bool,
         key: str,
-    ) -> Answer:
+    ) -> Response:
         self._requests += 1
         begun = time.monotonic()
         connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
@@ -267,7 +267,7 @@ class S3Client:
                 raise http.client.IncompleteRead(b"", length - got)
             if not known and got:
                 raise http.client.IncompleteRead(b"")  # nobody could tell whether this is the whole
-            answer = Answer(
+            answer = Response(
                 response.status,
                 {name.lower(): value for name, value in response.getheaders()},
                 b"".join(pieces),

@@ -207,7 +207,7 @@ class Collector:
         yield signal
 
 
-class Page:
+class MetricsPage:
     """Serves /metrics and /healthz until it is closed."""
 
     def __init__(self, address: str, collector: Collector, board: Board) -> None:

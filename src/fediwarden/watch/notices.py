@@ -44,7 +44,7 @@ SUBJECTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class Notice:
     """One notice."""
 
     kind: str  # a key of SUBJECTS
@@ -52,10 +52,10 @@ class Note:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-class Way(Protocol):
+class Channel(Protocol):
     """One way to reach a person."""
 
-    def send(self, note: Note, at: datetime) -> None:
+    def send(self, note: Notice, at: datetime) -> None:
         """Raises: OSError, httpx2.HTTPError, smtplib.SMTPException."""
         ...
 
@@ -66,7 +66,7 @@ class Webhook:
 
     url: str = field(repr=False)
 
-    def send(self, note: Note, at: datetime) -> None:
+    def send(self, note: Notice, at: datetime) -> None:
         """As `Way.send`."""
         body = {"kind": note.kind, "title": SUBJECTS[note.kind], "text": "\n".join(note.lines), "counts": dict(note.counts)}
         answer = httpx2.post(self.url, json={**body, "at": at.isoformat()}, timeout=TIMEOUT, follow_redirects=False)
@@ -84,7 +84,7 @@ class Mail:
     to: str
     login: tuple[str, str] | None = field(default=None, repr=False)
 
-    def send(self, note: Note, at: datetime) -> None:
+    def send(self, note: Notice, at: datetime) -> None:
         """As `Way.send`."""
         mail = EmailMessage()
         mail["From"], mail["To"], mail["Subject"] = self.sender, self.to, SUBJECTS[note.kind]
@@ -116,7 +116,7 @@ class Occasions:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DayTotals:
     """What notices count."""
 
     totals: Totals
@@ -131,7 +131,7 @@ class Post:
         self,
         ledger: Ledger,
         mark: str,
-        ways: Sequence[Way],
+        ways: Sequence[Channel],
         told: Callable[[str], None],
         clock: Callable[[], datetime],
         ticks: Callable[[], float],
@@ -154,7 +154,7 @@ class Post:
         self._again = Backoff(60.0, 3600.0)
         self._again_at = 0.0
 
-    def queue(self, note: Note) -> None:
+    def queue(self, note: Notice) -> None:
         """Tell this by every way. `remember` comes next, or it may be lost."""
         self._waiting += [(way, note) for way in self.ways]
         del self._waiting[:-50]  # what could not be delivered for days is told by the numbers of the newer ones
@@ -195,13 +195,13 @@ class Post:
         self.mark.update(facts, waiting=waiting)
         self._ledger.watching.remember(self._name, self.mark, self._clock())
 
-    def _left_over(self) -> Iterator[tuple[Way, Note]]:
+    def _left_over(self) -> Iterator[tuple[Channel, Notice]]:
         """What an earlier life could not deliver, to the ways there are now."""
         kept = self.mark.get("waiting")
         for one in kept if isinstance(kept, list) else []:
             for way in self.ways:
                 if type(way).__name__ == one["way"] and one["kind"] in SUBJECTS:
-                    yield way, Note(one["kind"], tuple(one["lines"]), dict(one["counts"]))
+                    yield way, Notice(one["kind"], tuple(one["lines"]), dict(one["counts"]))
 
 
 class Notices:
@@ -212,9 +212,9 @@ class Notices:
         ledger: Ledger,
         engine: EngineVersion,
         board: Board,
-        ways: Sequence[Way],
+        ways: Sequence[Channel],
         occasions: Occasions,
-        standing: Callable[[], Standing],
+        standing: Callable[[], DayTotals],
         clock: Callable[[], datetime],
         ticks: Callable[[], float],
         stop: Event,
@@ -258,10 +258,10 @@ class Notices:
     def _about_blindness(self, blind: Sequence[str]) -> None:
         told = self._mark.get("blind") == 1
         if blind and not told and self._may("blind"):
-            self._queue(Note("blind", ("New media are not looked at just now:", *_listed(blind)), {"blind": len(blind)}))
+            self._queue(Notice("blind", ("New media are not looked at just now:", *_listed(blind)), {"blind": len(blind)}))
             self._remember(blind=1)
         elif told and self._board.sees:  # not merely begun anew
-            self._queue(Note("seeing", ("New media are looked at again. What came in meanwhile is being looked at.",)))
+            self._queue(Notice("seeing", ("New media are looked at again. What came in meanwhile is being looked at.",)))
             self._remember(blind=0)
 
     def _about_flags(self) -> None:
@@ -280,7 +280,7 @@ class Notices:
         ]
         if self._occasions.ask:
             lines.append("They wait for your word: `fediwarden apply`.")
-        self._queue(Note("flagged", tuple(lines), {"flagged": flagged.objects}))
+        self._queue(Notice("flagged", tuple(lines), {"flagged": flagged.objects}))
         self._remember(flagged=flagged.last)
 
     def _about_allowance(self) -> None:
@@ -293,7 +293,7 @@ class Notices:
             line = (
                 f"Today's allowance of {now.allowance:,} is used up; {now.totals.owed:,} suspected objects stay where they are."
             )
-            self._queue(Note("allowance", (line,), {"allowance": now.allowance, "owed": now.totals.owed}))
+            self._queue(Notice("allowance", (line,), {"allowance": now.allowance, "owed": now.totals.owed}))
             self._remember(allowance=today)
 
     def _about_doubts(self) -> None:
@@ -312,7 +312,7 @@ class Notices:
                 *_listed([doubt.words for doubt in fresh]),
                 "If they are gone indeed: `fediwarden scan STORE --accept-gone`.",
             )
-            self._queue(Note("doubted", lines, {"doubted": len(doubts)}))
+            self._queue(Notice("doubted", lines, {"doubted": len(doubts)}))
         if now != told:
             self._remember(doubted=now)
 
@@ -346,7 +346,7 @@ class Notices:
             *_listed(blind),
             *_listed([doubt.words for doubt in doubts]),
         )
-        self._queue(Note("digest", lines, counts))
+        self._queue(Notice("digest", lines, counts))
         self._remember(digest=today)
 
     def _may(self, kind: str) -> bool:
@@ -379,7 +379,7 @@ class UploadNotices:
     """Tells for the gate that uploads cannot be looked at. The gate sends this one and no other, a watch all others and not this one."""
 
     def __init__(
-        self, ledger: Ledger, ways: Sequence[Way], clock: Callable[[], datetime], ticks: Callable[[], float], stop: Event
+        self, ledger: Ledger, ways: Sequence[Channel], clock: Callable[[], datetime], ticks: Callable[[], float], stop: Event
     ) -> None:
         self._ledger = ledger
         self._post = Post(ledger, UPLOADS_MARK, ways, lambda _: None, clock, ticks, stop)
@@ -410,7 +410,9 @@ class UploadNotices:
                 "That says nothing about these pictures. Perhaps pict-rs, or a proxy before the gate, sends them otherwise than before.",
                 "`fediwarden status` tells what became of them, `fediwarden drill gate` proves the road.",
             )
-            self._post.queue(Note("unreadable", lines, {"broken": last.broken, "misread": last.misread, "answers": last.answers}))
+            self._post.queue(
+                Notice("unreadable", lines, {"broken": last.broken, "misread": last.misread, "answers": last.answers})
+            )
             self._post.remember(unreadable=1)
         elif told and not last.alarming:
             self._post.remember(unreadable=0)

@@ -8,7 +8,7 @@ HOUR = 3600.0
 BURST = 1 / 6  # of an hour's requests may be saved up
 
 
-class Budget:
+class RequestBudget:
     """Requests per hour, saved up a little; what has to be asked may overdraw it, and the rest waits until it is even."""
 
     def __init__(self, per_hour: int, clock: Callable[[], float]) -> None:

@@ -11,9 +11,9 @@ from fediwarden.errors import FediwardenError, Refused
 from fediwarden.stores.interface import NewestFirst, Ordered, Reader
 from fediwarden.stores.url import TargetKind, parse_target
 from fediwarden.watch.board import Board
-from fediwarden.watch.metrics import Page
+from fediwarden.watch.metrics import MetricsPage
 from fediwarden.watch.signals import DatedKeys, Elsewhere, FolderEvents, Listing, Newest, Signal, dated
-from fediwarden.watch.store import Bench, Plan, StoreWatch
+from fediwarden.watch.store import Bench, StoreWatch, WatchPlan
 from fediwarden.watch.supervisor import Part, Supervisor
 
 log = structlog.get_logger("fediwarden")
@@ -52,7 +52,12 @@ class Watch:
     """Everything that runs. Make one, `start` it, and `end` it."""
 
     def __init__(
-        self, bench: Bench, stores: Sequence[Watched], plan: Plan, more: Sequence[Part], page: Callable[[], Page] | None
+        self,
+        bench: Bench,
+        stores: Sequence[Watched],
+        plan: WatchPlan,
+        more: Sequence[Part],
+        page: Callable[[], MetricsPage] | None,
     ) -> None:
         """
         Args:
@@ -61,7 +66,7 @@ class Watch:
         """
         self._bench = bench
         self._open_page = page
-        self.page: Page | None = None
+        self.page: MetricsPage | None = None
         self.stores = [
             StoreWatch(bench, store.reader, store.asking, lambda store=store: signal_of(store, bench.clock), plan)  # type: ignore[misc]
             for store in stores

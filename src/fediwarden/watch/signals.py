@@ -48,7 +48,7 @@ class Signal(Protocol):
         ...
 
     @property
-    def told(self) -> "Told | None":
+    def told(self) -> "ToldPaths | None":
         """Where a store tells by itself: what to wait on; None for one that has to be asked."""
         ...
 
@@ -210,7 +210,7 @@ class Elsewhere:
         """Nothing runs by itself."""
 
 
-class Told:
+class ToldPaths:
     """Paths that were told, once each, until somebody takes them; bounded."""
 
     def __init__(self) -> None:
@@ -266,7 +266,7 @@ class FolderEvents:
         self._reader = reader
         self._root = root
         self._stop = Event()
-        self._told = Told()
+        self._told = ToldPaths()
         self._folder = _identity(root)
         self._thread = Thread(target=self._listen, name=f"events-{reader.name}", daemon=True)
         self._thread.start()
@@ -282,7 +282,7 @@ class FolderEvents:
         return "events" if self._thread.is_alive() else "listing"
 
     @property
-    def told(self) -> Told | None:
+    def told(self) -> ToldPaths | None:
         """As `Signal.told`."""
         return self._told if self._thread.is_alive() else None
 

@@ -24,7 +24,7 @@ from fediwarden.pipeline import Looker, Pace, Scan, Spread, Tally, conclude, unr
 from fediwarden.policy import Policy
 from fediwarden.stores.interface import Accounting, Proving, Reader
 from fediwarden.watch.board import Board
-from fediwarden.watch.rhythm import Budget
+from fediwarden.watch.rhythm import RequestBudget
 from fediwarden.watch.signals import Listing, Signal
 
 log = structlog.get_logger("fediwarden")
@@ -51,7 +51,7 @@ SWEPT_AGAIN = 600.0  # seconds until a sweep that was cut off begins anew; doubl
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WatchPlan:
     """How a store is watched, as the settings say."""
 
     seconds: float
@@ -129,7 +129,7 @@ class _Claims:
 class StoreWatch:
     """Watches one store; `watch_arrivals` and `watch_gaps` run until the bench's stop, each in a thread of its own."""
 
-    def __init__(self, bench: Bench, reader: Reader, asking: Reader, choose: Callable[[], Signal], plan: Plan) -> None:
+    def __init__(self, bench: Bench, reader: Reader, asking: Reader, choose: Callable[[], Signal], plan: WatchPlan) -> None:
         """
         Args:
             reader: fetches.
@@ -142,7 +142,7 @@ class StoreWatch:
         self._choose = choose
         self._chosen: Signal | None = None
         self._plan = plan
-        self._budget = Budget(plan.requests_per_hour, bench.ticks)
+        self._budget = RequestBudget(plan.requests_per_hour, bench.ticks)
         self._turn = Lock()  # a sweep begins between two rounds, never inside one
         self._small = Lock()  # over what both threads write: the mark, and what was counted
         self._remembered = bench.ledger.watching.mark(self._name_of_mark)

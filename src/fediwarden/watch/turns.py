@@ -7,7 +7,7 @@ from threading import Condition, Event
 
 from fediwarden.errors import Unreached
 from fediwarden.model import Blob
-from fediwarden.pipeline import Looker, Opener, Peek
+from fediwarden.pipeline import Looker, OpenedObject, Opener
 
 PATIENCE = 0.2  # seconds a thread waits before it asks again whether everything ends
 
@@ -52,7 +52,7 @@ class _Queued:
         self._arrival = arrival
 
     @contextmanager
-    def look(self, blob: Blob) -> Iterator[Peek]:
+    def look(self, blob: Blob) -> Iterator[OpenedObject]:
         with self._turns.taken(arrival=self._arrival), self._opener.look(blob) as peek:
             yield peek
 

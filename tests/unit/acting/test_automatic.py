@@ -13,7 +13,7 @@ from tests.support.gates import named
 from tests.support.yard import Yard
 
 from fediwarden.acting import automatic
-from fediwarden.acting.automatic import ACT_SECONDS, AGAIN, Acting, Automatic, Choice, Suspected
+from fediwarden.acting.automatic import ACT_SECONDS, AGAIN, Acting, Automatic, Chosen, Suspected
 from fediwarden.acting.blast_radius import Radii, Radius
 from fediwarden.acting.copies import Copied
 from fediwarden.acting.executor import Outcome
@@ -158,7 +158,7 @@ def test_who_shares_it_is_asked_again_after_a_while_and_not_before(desk: Desk) -
     desk.yard.clock.turn(days=1)
     asked = len(desk.people.asked)
     for _ in range(5):
-        assert desk.automatic.choose() == Choice(frozenset(), owed=True, shared=1, over=0)
+        assert desk.automatic.choose() == Chosen(frozenset(), owed=True, shared=1, over=0)
     assert len(desk.people.asked) == asked
 
     desk.people.owners = {}

@@ -13,7 +13,7 @@ from tests.support.pictures import frame_of, gradient, noise
 
 from fediwarden.analysers.clip import Clip, prepared
 from fediwarden.inference.manifest import ImageInput
-from fediwarden.inference.towers import Choice
+from fediwarden.inference.towers import ChosenTower
 from fediwarden.model import ConceptGroup, Concepts
 
 CONCEPTS = Concepts(
@@ -26,7 +26,7 @@ LONGEST = ImageInput(32, "longest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 def loaded(folder: Path, concepts: Concepts = CONCEPTS, precision: str = "fp32", turned: float = 0.0) -> Clip:
     made = make_clip_model(folder, concepts, precisions=("fp32", "int8", "fp16"), turned=turned)
-    return Clip.load(folder, Choice(made, precision, "cpu", forced=False), concepts)
+    return Clip.load(folder, ChosenTower(made, precision, "cpu", forced=False), concepts)
 
 
 def plain(colour: str) -> Image.Image:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.support.pictures import noise, shapes
 
-from fediwarden.analysers.drill import LONGEST, Drill, DrillKey, is_valid, make_marker, make_picture
+from fediwarden.analysers.drill import LONGEST, DrillAnalyser, DrillKey, is_valid, make_marker, make_picture
 from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.model import Frame
 
@@ -25,7 +25,7 @@ OTHER = DrillKey(bytes(32))
 
 def found(image: Image.Image, key: DrillKey = KEY, now: datetime = NOW) -> bool:
     codes = tuple(code.text for code in zxingcpp.read_barcodes(image))
-    return bool(Drill(key, lambda: now).analyse([Frame(image.tobytes(), image.width, image.height, codes=codes)]))
+    return bool(DrillAnalyser(key, lambda: now).analyse([Frame(image.tobytes(), image.width, image.height, codes=codes)]))
 
 
 def picture() -> Image.Image:

@@ -17,14 +17,14 @@ from fediwarden.inference import manifest as manifests
 from fediwarden.inference import towers
 from fediwarden.inference.build import exported, transformer, weights, whole
 from fediwarden.inference.build.graph import Graph
-from fediwarden.inference.manifest import ImageText, Manifest, Role
+from fediwarden.inference.manifest import ImageText, ModelManifest, Role
 
 
-def read(models_dir: Path) -> Manifest:
+def read(models_dir: Path) -> ModelManifest:
     return manifests.read(models_dir / "tiny")
 
 
-def image_text(manifest: Manifest) -> ImageText:
+def image_text(manifest: ModelManifest) -> ImageText:
     assert manifest.image_text is not None
     return manifest.image_text
 

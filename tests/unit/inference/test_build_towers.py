@@ -13,7 +13,7 @@ from tests.support.clip_weights import Sizes
 from fediwarden.errors import Misconfigured
 from fediwarden.inference.build import architecture as architectures
 from fediwarden.inference.build import transformer, weights
-from fediwarden.inference.build.architecture import Act
+from fediwarden.inference.build.architecture import Activation
 from fediwarden.inference.build.pictures import pictures
 from fediwarden.inference.manifest import ImageInput, ImageText
 from fediwarden.inference.sessions import OnnxSession, runtime
@@ -35,13 +35,13 @@ def plain_linear(tensors: Mapping[str, Array], name: str, value: Array) -> Array
     return value @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
 
 
-def plain_act(value: Array, act: Act) -> Array:
+def plain_act(value: Array, act: Activation) -> Array:
     match act:
-        case Act.QUICK:
+        case Activation.QUICK:
             found: Array = value / (1 + np.exp(-1.702 * value))
-        case Act.GELU:
+        case Activation.GELU:
             found = 0.5 * value * (1 + np.vectorize(math.erf)(value / math.sqrt(2)))
-        case Act.TANH:
+        case Activation.TANH:
             found = 0.5 * value * (1 + np.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
     return found
 
@@ -63,7 +63,7 @@ def plain_block(
     names: tuple[str, ...],
     value: Array,
     head: int,
-    act: Act,
+    act: Activation,
     epsilon: float,
     *,
     causal: bool = False,
@@ -94,7 +94,7 @@ def plain_patches(kernel: Array, pixels: Array) -> Array:
     return cut @ kernel.reshape(width, -1).T
 
 
-def plain_clip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array, act: Act) -> Array:
+def plain_clip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array, act: Activation) -> Array:
     value = plain_patches(tensors["visual.conv1.weight"], pixels)
     start = np.broadcast_to(tensors["visual.class_embedding"], (len(pixels), 1, sizes.image_width))
     value = np.concatenate([start, value], 1) + tensors["visual.positional_embedding"]
@@ -106,7 +106,7 @@ def plain_clip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array, 
     return unit
 
 
-def plain_siglip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array, act: Act) -> Array:
+def plain_siglip_image(tensors: Mapping[str, Array], sizes: Sizes, pixels: Array, act: Activation) -> Array:
     value = plain_patches(tensors["visual.trunk.patch_embed.proj.weight"], pixels)
     value = value + tensors["visual.trunk.patch_embed.proj.bias"] + tensors["visual.trunk.pos_embed"]
     for number in range(sizes.image_layers):
@@ -141,8 +141,8 @@ def built_image(source: Path, sizes: Sizes, name: str, precision: str) -> OnnxSe
     return OnnxSession(path.read_bytes(), name=name)
 
 
-@pytest.mark.parametrize(("name", "act"), [("ViT-B-16-quickgelu", Act.QUICK), ("ViT-B-16", Act.GELU)])
-def test_the_image_tower_of_a_clip_computes_what_the_architecture_says(tmp_path: Path, name: str, act: Act) -> None:
+@pytest.mark.parametrize(("name", "act"), [("ViT-B-16-quickgelu", Activation.QUICK), ("ViT-B-16", Activation.GELU)])
+def test_the_image_tower_of_a_clip_computes_what_the_architecture_says(tmp_path: Path, name: str, act: Activation) -> None:
     source, tensors = saved(tmp_path, CLIP)
     pixels = pictures(special(CLIP, name).image, 6)
 
@@ -151,8 +151,8 @@ def test_the_image_tower_of_a_clip_computes_what_the_architecture_says(tmp_path:
     assert np.abs(found - plain_clip_image(tensors, CLIP, pixels.astype(np.float64), act)).max() < 1e-4
 
 
-@pytest.mark.parametrize(("name", "act"), [("ViT-B-16-SigLIP2", Act.GELU), ("ViT-B-32-SigLIP2-256", Act.TANH)])
-def test_the_image_tower_of_a_siglip_computes_what_the_architecture_says(tmp_path: Path, name: str, act: Act) -> None:
+@pytest.mark.parametrize(("name", "act"), [("ViT-B-16-SigLIP2", Activation.GELU), ("ViT-B-32-SigLIP2-256", Activation.TANH)])
+def test_the_image_tower_of_a_siglip_computes_what_the_architecture_says(tmp_path: Path, name: str, act: Activation) -> None:
     source, tensors = saved(tmp_path, SIGLIP)
     pixels = pictures(special(SIGLIP, name).image, 6)
 
@@ -193,13 +193,13 @@ def test_a_tower_in_bytes_says_the_same_of_a_picture_whatever_else_is_in_the_bat
 @pytest.mark.parametrize(
     ("sizes", "name", "act", "epsilon"),
     [
-        (CLIP, "ViT-B-16", Act.GELU, 1e-5),
-        (SIGLIP, "ViT-B-16-SigLIP2", Act.TANH, 1e-6),
-        (SIGLIP, "ViT-B-16-SigLIP", Act.GELU, 1e-6),
+        (CLIP, "ViT-B-16", Activation.GELU, 1e-5),
+        (SIGLIP, "ViT-B-16-SigLIP2", Activation.TANH, 1e-6),
+        (SIGLIP, "ViT-B-16-SigLIP", Activation.GELU, 1e-6),
     ],
 )
 def test_the_text_tower_computes_what_the_architecture_says(
-    tmp_path: Path, sizes: Sizes, name: str, act: Act, epsilon: float
+    tmp_path: Path, sizes: Sizes, name: str, act: Activation, epsilon: float
 ) -> None:
     source, tensors = saved(tmp_path, sizes)
     known = architectures.known(name)

@@ -8,14 +8,14 @@ from tests.support.hub_server import as_catalogue, tiny
 
 from fediwarden.errors import Misconfigured
 from fediwarden.inference import catalogue
-from fediwarden.inference.catalogue import Entry
+from fediwarden.inference.catalogue import CatalogueEntry
 from fediwarden.inference.manifest import Role
 
 SHIPPED = {entry.name: entry for entry in catalogue.shipped()}
 
 
 @pytest.mark.parametrize("entry", SHIPPED.values(), ids=list(SHIPPED))
-def test_every_entry_says_where_it_is_from_what_it_may_be_used_for_and_what_it_cannot_see(entry: Entry) -> None:
+def test_every_entry_says_where_it_is_from_what_it_may_be_used_for_and_what_it_cannot_see(entry: CatalogueEntry) -> None:
     assert entry.licence
     assert entry.about
     assert entry.accuracy_source
@@ -26,7 +26,7 @@ def test_every_entry_says_where_it_is_from_what_it_may_be_used_for_and_what_it_c
 
 
 @pytest.mark.parametrize("entry", SHIPPED.values(), ids=list(SHIPPED))
-def test_the_sizes_of_weights_are_those_of_their_numbers(entry: Entry) -> None:
+def test_the_sizes_of_weights_are_those_of_their_numbers(entry: CatalogueEntry) -> None:
     (weights,) = (file for file in entry.files if file.role is Role.SOURCE)
 
     assert weights.about_mb * 1e6 == pytest.approx(entry.values * 4, rel=0.01)

@@ -10,7 +10,7 @@ from tests.support.disks import largest_file, small_disk
 from tests.support.hub_server import REPOSITORY, REVISION, HubServer, Mood, at_once, hub_server
 
 from fediwarden.errors import CannotWrite, Exit, Misconfigured, Refused, Unreached
-from fediwarden.inference.hub import Fetched, Hub, Wanted
+from fediwarden.inference.hub import Fetched, Hub, HubFile
 
 FILE = "data.safetensors"
 DATA = random.Random(7).randbytes(3_000_000)
@@ -33,8 +33,8 @@ def hub_of(server: HubServer, waited: list[float] | None = None) -> Hub:
     return Hub(server.address, timeout=5, sleep=at_once if waited is None else waited.append)
 
 
-def wanted(**known: object) -> Wanted:
-    return Wanted(REPOSITORY, REVISION, FILE, **known)  # type: ignore[arg-type]
+def wanted(**known: object) -> HubFile:
+    return HubFile(REPOSITORY, REVISION, FILE, **known)  # type: ignore[arg-type]
 
 
 def test_a_file_arrives_whole_with_the_hash_that_the_hub_names(server: HubServer, part: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_another_revision_left_is_not_gone_on_from(server: HubServer, part:
     server.moods[FILE].break_after = []
     server.revision = "f" * 40
 
-    hub_of(server).fetch(Wanted(REPOSITORY, server.revision, FILE), part)
+    hub_of(server).fetch(HubFile(REPOSITORY, server.revision, FILE), part)
 
     assert server.ranges(FILE) == [""]
 

@@ -25,9 +25,9 @@ from tests.support.hub_server import (
 
 from fediwarden.errors import CannotWrite, Misconfigured, Unreached
 from fediwarden.inference import obtain, registry
-from fediwarden.inference.catalogue import Entry
+from fediwarden.inference.catalogue import CatalogueEntry
 from fediwarden.inference.hub import Hub
-from fediwarden.inference.manifest import Agreement, HubOrigin, Manifest, Role
+from fediwarden.inference.manifest import Agreement, HubOrigin, ModelManifest, Role
 from fediwarden.inference.registry import Check, FileState
 
 ENTRY, FILES = tiny()
@@ -50,18 +50,18 @@ def hub_of(server: HubServer) -> Hub:
     return Hub(server.address, timeout=5, sleep=at_once)
 
 
-def pulled(home: Path, entry: Entry = ENTRY) -> Manifest:
+def pulled(home: Path, entry: CatalogueEntry = ENTRY) -> ModelManifest:
     with hub_server(FILES) as running:
         return obtain.pull(home, entry, hub_of(running)).manifest
 
 
-def build_something(home: Path, tmp_path: Path) -> Manifest:
+def build_something(home: Path, tmp_path: Path) -> ModelManifest:
     """An image tower, as `models build` adds one."""
     tower = tmp_path / "image-fp16.onnx"
     tower.write_bytes(b"a tower")
     weighed = registry.weigh(tower, Role.IMAGE, precision="fp16")
 
-    def change(before: Manifest) -> Manifest:
+    def change(before: ModelManifest) -> ModelManifest:
         assert before.image_text is not None
         measured = replace(before.image_text, agreements=(Agreement("fp16", 10, 0.999, 0.99),))
         return replace(before, files=(*before.files, weighed), image_text=measured)
@@ -123,7 +123,7 @@ def test_weights_that_were_dropped_after_building_are_held_to_their_hash_when_th
     obtain.pull(home, ENTRY, hub_of(server))
     built = build_something(home, tmp_path)
 
-    def drop(now: Manifest) -> Manifest:
+    def drop(now: ModelManifest) -> ModelManifest:
         return replace(now, files=tuple(file for file in now.files if file.role is not Role.SOURCE))
 
     registry.replace_files(home, "tiny-clip", drop)
@@ -439,7 +439,7 @@ def test_other_weights_under_an_installed_name_do_not_replace_it(tmp_path: Path,
 
 
 def test_a_licence_that_is_not_accepted_stops_an_import(tmp_path: Path, home: Path) -> None:
-    def refuse(entry: Entry) -> None:
+    def refuse(entry: CatalogueEntry) -> None:
         raise Misconfigured(entry.licence)
 
     with pytest.raises(Misconfigured):

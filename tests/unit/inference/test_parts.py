@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper, load_model_from_string, numpy_helper
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.parts import Part, cut
+from fediwarden.inference.parts import ModelPart, cut
 from fediwarden.inference.sessions import Failed, OnnxSession
 
 SHAPE = (2, 1, 3, 3)
@@ -33,8 +33,8 @@ def given() -> np.ndarray:
 
 
 def test_two_parts_give_what_the_whole_gives() -> None:
-    first = Part(whole(), name="first", inputs=["x"], outputs=["less", "twice"])
-    second = Part(whole(), name="second", inputs=["twice", "less"], outputs=["both"])
+    first = ModelPart(whole(), name="first", inputs=["x"], outputs=["less", "twice"])
+    second = ModelPart(whole(), name="second", inputs=["twice", "less"], outputs=["both"])
 
     less, twice = first.values(given())
     (both,) = second.values(twice, less)
@@ -53,7 +53,7 @@ def test_a_part_holds_only_what_it_needs() -> None:
 
 
 def test_an_input_that_is_left_out_stays_left_out() -> None:
-    part = Part(whole(), name="part", inputs=["x"], outputs=["clipped"])
+    part = ModelPart(whole(), name="part", inputs=["x"], outputs=["clipped"])
 
     assert part.values(given())[0].max() == 10
 
@@ -90,7 +90,7 @@ def test_no_bytes_break_the_reader() -> None:
 
 
 def test_values_that_do_not_fit_are_a_failure() -> None:
-    part = Part(whole(), name="part", inputs=["x"], outputs=["less"])
+    part = ModelPart(whole(), name="part", inputs=["x"], outputs=["less"])
 
     with pytest.raises(Failed):
         part.values(np.zeros((1, 2), np.float32))

@@ -11,7 +11,7 @@ from tests.support.clip_models import SIDE, add_texts, make_clip_model, tower
 
 from fediwarden.errors import Misconfigured, Unreached
 from fediwarden.inference import registry
-from fediwarden.inference.manifest import MANIFEST, Manifest, Role, as_toml
+from fediwarden.inference.manifest import MANIFEST, ModelManifest, Role, as_toml
 from fediwarden.inference.towers import Tower, check, choose, text_vectors, trial_pixels
 from fediwarden.model import ConceptGroup, Concepts
 
@@ -19,7 +19,7 @@ CONCEPTS = Concepts((ConceptGroup("red_things", ("a tomato", "a fire engine")),)
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Manifest:
+def made(tmp_path: Path) -> ModelManifest:
     return make_clip_model(tmp_path, CONCEPTS, precisions=("fp32", "int8", "fp16"))
 
 
@@ -35,7 +35,7 @@ def made(tmp_path: Path) -> Manifest:
     ],
 )
 def test_precision_and_device_are_chosen_by_what_there_is(
-    made: Manifest, there: tuple[str, ...], device: str, precision: str, expected: tuple[str, str]
+    made: ModelManifest, there: tuple[str, ...], device: str, precision: str, expected: tuple[str, str]
 ) -> None:
     choice = choose([made], precision=precision, device=device, there=there)
 
@@ -43,7 +43,7 @@ def test_precision_and_device_are_chosen_by_what_there_is(
     assert choice.forced == bool(device)
 
 
-def test_a_model_without_a_tower_is_not_chosen(made: Manifest) -> None:
+def test_a_model_without_a_tower_is_not_chosen(made: ModelManifest) -> None:
     bare = replace(made, name="bare", files=tuple(file for file in made.files if file.role is not Role.IMAGE))
 
     assert choose([bare, made], there=("cpu",)).manifest is made
@@ -64,7 +64,7 @@ def test_a_precision_or_device_that_is_not_there_is_said_with_what_there_is(tmp_
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_every_precision_gives_unit_embeddings(tmp_path: Path, made: Manifest, precision: str) -> None:
+def test_every_precision_gives_unit_embeddings(tmp_path: Path, made: ModelManifest, precision: str) -> None:
     built = Tower(tmp_path, choose([made], precision=precision, there=("cpu",)))
 
     found = built.embed(trial_pixels(made, 5))
@@ -76,7 +76,7 @@ def test_every_precision_gives_unit_embeddings(tmp_path: Path, made: Manifest, p
     assert not built.drifts
 
 
-def altered(models_dir: Path, made: Manifest, data: bytes, *, fitting: bool) -> Manifest:
+def altered(models_dir: Path, made: ModelManifest, data: bytes, *, fitting: bool) -> ModelManifest:
     """The fp32 tower exchanged for other bytes, with a manifest that fits them or does not."""
     (models_dir / made.name / "image-fp32.onnx").write_bytes(data)
     if not fitting:
@@ -91,7 +91,7 @@ def altered(models_dir: Path, made: Manifest, data: bytes, *, fitting: bool) -> 
 
 
 @pytest.mark.parametrize("data", [tower()[:-40], b"", tower("int8")], ids=["cut short", "empty", "swapped"])
-def test_a_tower_cut_short_or_swapped_is_refused_before_it_is_loaded(tmp_path: Path, made: Manifest, data: bytes) -> None:
+def test_a_tower_cut_short_or_swapped_is_refused_before_it_is_loaded(tmp_path: Path, made: ModelManifest, data: bytes) -> None:
     changed = altered(tmp_path, made, data, fitting=False)
 
     with pytest.raises(Misconfigured, match="altered") as caught:
@@ -99,7 +99,7 @@ def test_a_tower_cut_short_or_swapped_is_refused_before_it_is_loaded(tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_half_a_model_with_a_fitting_hash_is_refused_by_the_runtime(tmp_path: Path, made: Manifest) -> None:
+def test_half_a_model_with_a_fitting_hash_is_refused_by_the_runtime(tmp_path: Path, made: ModelManifest) -> None:
     changed = altered(tmp_path, made, tower()[:-40], fitting=True)
 
     with pytest.raises(Misconfigured, match="does not accept"):
@@ -107,7 +107,7 @@ def test_half_a_model_with_a_fitting_hash_is_refused_by_the_runtime(tmp_path: Pa
 
 
 @pytest.mark.parametrize("field", ["dimensions", "size"])
-def test_a_tower_of_another_architecture_is_refused(tmp_path: Path, made: Manifest, field: str) -> None:
+def test_a_tower_of_another_architecture_is_refused(tmp_path: Path, made: ModelManifest, field: str) -> None:
     assert made.image_text is not None
     other = (
         replace(made.image_text, dimensions=5)
@@ -119,7 +119,7 @@ def test_a_tower_of_another_architecture_is_refused(tmp_path: Path, made: Manife
         Tower(tmp_path, choose([replace(made, image_text=other)], precision="fp32", there=("cpu",)))
 
 
-def test_a_tower_that_answers_with_rubbish_is_refused(made: Manifest) -> None:
+def test_a_tower_that_answers_with_rubbish_is_refused(made: ModelManifest) -> None:
     class Rubbish:
         def run(
             self, batch: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -137,7 +137,7 @@ class Zeros:
         return np.zeros((len(batch), 4), np.float32)
 
 
-def test_an_answer_that_is_no_embedding_leaves_the_object_unreached(tmp_path: Path, made: Manifest) -> None:
+def test_an_answer_that_is_no_embedding_leaves_the_object_unreached(tmp_path: Path, made: ModelManifest) -> None:
     embedder = Tower(tmp_path, choose([made], precision="fp32", there=("cpu",)))
     embedder._session = Zeros()
 
@@ -145,7 +145,7 @@ def test_an_answer_that_is_no_embedding_leaves_the_object_unreached(tmp_path: Pa
         embedder.embed(trial_pixels(made, 2))
 
 
-def test_texts_are_those_of_these_concepts_or_none(tmp_path: Path, made: Manifest) -> None:
+def test_texts_are_those_of_these_concepts_or_none(tmp_path: Path, made: ModelManifest) -> None:
     other = replace(CONCEPTS, controls=("a wall",))
 
     assert text_vectors(tmp_path, made, CONCEPTS).shape == (4, 4)
@@ -155,7 +155,7 @@ def test_texts_are_those_of_these_concepts_or_none(tmp_path: Path, made: Manifes
     assert text_vectors(tmp_path, add_texts(tmp_path, made, other), other).shape == (3, 4)
 
 
-def test_texts_of_other_concepts_under_this_name_are_refused(tmp_path: Path, made: Manifest) -> None:
+def test_texts_of_other_concepts_under_this_name_are_refused(tmp_path: Path, made: ModelManifest) -> None:
     other = replace(CONCEPTS, controls=("a hedge", "rain"))
     files = tuple(replace(file, concepts=other.digest) if file.role is Role.TEXT else file for file in made.files)
     lying = replace(made, files=files)
@@ -165,6 +165,6 @@ def test_texts_of_other_concepts_under_this_name_are_refused(tmp_path: Path, mad
         text_vectors(tmp_path, lying, other)
 
 
-def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path, made: Manifest) -> None:
+def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path, made: ModelManifest) -> None:
     assert registry.image_text(tmp_path) == (made,)
     assert made.precisions == ("int8", "fp16", "fp32")

@@ -10,7 +10,7 @@ from tests.support import media_makers as make
 from tests.support.looking import look
 
 from fediwarden.media import Cage, Limits
-from fediwarden.media.archives import Budget, Entry, entries
+from fediwarden.media.archives import Member, UnpackingBudget, entries
 from fediwarden.media.identify import identify
 from fediwarden.media.structure import walk
 from fediwarden.media.views import sample, tiles
@@ -77,8 +77,8 @@ def test_identifying_any_bytes_gives_a_family(data: bytes) -> None:
 )
 @settings(max_examples=200, deadline=None)
 def test_opening_any_bytes_as_any_archive_stays_within_the_budget(data: bytes, format: str) -> None:
-    budget = Budget(1000)
-    opened = [item for item in entries(data, format, budget) if isinstance(item, Entry)]
+    budget = UnpackingBudget(1000)
+    opened = [item for item in entries(data, format, budget) if isinstance(item, Member)]
 
     assert sum(len(entry.data) for entry in opened) <= 1000
     assert budget.left >= 0

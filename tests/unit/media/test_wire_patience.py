@@ -24,7 +24,7 @@ def test_a_message_that_trickles_in_is_given_up_after_some_times_the_silence_tha
     began = time.monotonic()
     try:
         with pytest.raises(wire.Silent):
-            wire.Reader(ours, 0.05, 16).next()
+            wire.WireReader(ours, 0.05, 16).next()
         took = time.monotonic() - began
     finally:
         ended.set()

@@ -24,8 +24,8 @@ from fediwarden.model import Answer, EngineVersion, ObjectRef, Sha256, StoreName
 from fediwarden.pipeline import Tally
 from fediwarden.stores.memory import Kept
 from fediwarden.watch.board import Board
-from fediwarden.watch.metrics import Collector, Ledgers, Numbers, Page, check, counted
-from fediwarden.watch.notices import QUIET, Note, Notices, Occasions, Standing, UploadNotices, Webhook
+from fediwarden.watch.metrics import Collector, Ledgers, MetricsPage, Numbers, check, counted
+from fediwarden.watch.notices import QUIET, DayTotals, Notice, Notices, Occasions, UploadNotices, Webhook
 
 MONITORING = Path(__file__).parents[3] / "deploy/monitoring"
 
@@ -40,10 +40,10 @@ def quiet() -> Iterator[None]:
 class Box:
     """Keeps what was sent, or fails."""
 
-    notes: list[Note] = field(default_factory=list)
+    notes: list[Notice] = field(default_factory=list)
     broken: bool = False
 
-    def send(self, note: Note, at: datetime) -> None:
+    def send(self, note: Notice, at: datetime) -> None:
         if self.broken:
             raise OSError("no route")
         self.notes.append(note)
@@ -75,7 +75,7 @@ class Telling:
             self.board,
             [self.box],
             self.occasions,
-            lambda: Standing(self.core.ledger.totals(engine), self.allowance, self.allowance),
+            lambda: DayTotals(self.core.ledger.totals(engine), self.allowance, self.allowance),
             self.core.clock,
             lambda: self.seconds,
             Event(),
@@ -316,7 +316,7 @@ def test_a_webhook_gets_json_with_counts() -> None:
 
     with HTTPServer(("127.0.0.1", 0), Hook) as server:
         Thread(target=server.handle_request, daemon=True).start()
-        note = Note("flagged", ("a line",), {"flagged": 2})
+        note = Notice("flagged", ("a line",), {"flagged": 2})
         Webhook(f"http://127.0.0.1:{server.server_address[1]}/x").send(note, Core().clock())
     (got,) = Hook.got
     assert (got["kind"], got["text"], got["counts"]) == ("flagged", "a line", {"flagged": 2})
@@ -370,7 +370,7 @@ def test_the_page_is_unhealthy_when_blind_and_tells_no_key(collector: Collector)
     seconds = 0.0
     board = Board(60, lambda: seconds)
     board.answered(StoreName("media"))
-    page = Page("127.0.0.1:0", collector, board)
+    page = MetricsPage("127.0.0.1:0", collector, board)
     try:
         url = f"http://127.0.0.1:{page.port}"
         assert httpx2.get(f"{url}/healthz").text == "watching\n"
@@ -402,7 +402,9 @@ def test_a_ledger_that_cannot_be_read_is_one_line_and_no_traceback(capsys: pytes
         raise CannotWrite("the ledger is busy")
 
     watching = Watching(DatedStore())
-    page = Page("127.0.0.1:0", Collector(watching.board, watching.turns, fails, EngineVersion("1"), "policy"), watching.board)
+    page = MetricsPage(
+        "127.0.0.1:0", Collector(watching.board, watching.turns, fails, EngineVersion("1"), "policy"), watching.board
+    )
     try:
         assert httpx2.get(f"http://127.0.0.1:{page.port}/metrics").status_code == 503
     finally:

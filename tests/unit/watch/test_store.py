@@ -20,7 +20,7 @@ from fediwarden.model import ObjectRef
 from fediwarden.stores import memory
 from fediwarden.stores.memory import MemoryStore
 from fediwarden.watch import store as store_watch
-from fediwarden.watch.signals import FolderEvents, Told, _identity
+from fediwarden.watch.signals import FolderEvents, ToldPaths, _identity
 from fediwarden.watch.store import AT_ONCE, RETRY_FIRST
 
 
@@ -493,7 +493,7 @@ class _Telling(FolderEvents):
 
     def __init__(self, store: MemoryStore) -> None:
         self._reader = store
-        self._told = Told()
+        self._told = ToldPaths()
         self._told.ready.set()
         self._root = Path("/")
         self._folder = _identity(self._root)

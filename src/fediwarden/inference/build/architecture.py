@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Family(StrEnum):
+class TowerFamily(StrEnum):
     """How the towers are put together."""
 
     CLIP = "clip"  # class token, causal text, the end token is the text's embedding
     SIGLIP = "siglip"  # attention pooling, text that sees all of itself, the last token is the text's embedding
 
 
-class Act(StrEnum):
+class Activation(StrEnum):
     """The activation between the two layers of a block."""
 
     QUICK = "x sigmoid(1.702 x)"
@@ -25,16 +25,16 @@ class Architecture:
     """One architecture; widths, layers, patches and lengths are those of the weights."""
 
     name: str
-    family: Family
-    image_act: Act
-    text_act: Act
+    family: TowerFamily
+    image_act: Activation
+    text_act: Activation
     image_head: int = 64  # width of an attention head
     text_head: int = 64
 
     @property
     def epsilon(self) -> float:
         """What layer normalisation adds to the variance."""
-        return 1e-5 if self.family is Family.CLIP else 1e-6
+        return 1e-5 if self.family is TowerFamily.CLIP else 1e-6
 
 
 # names and numbers are those of open_clip's model configurations (and of timm's, for SigLIP)
@@ -47,10 +47,10 @@ _SIGLIP_HEADS = {"SO400M-14": (72, 72), "SO400M-16": (72, 72), "gopt-16": (96, 7
 def known(name: str) -> Architecture | None:
     """The plain vision transformer of this name in open_clip; None for all others."""
     if match := _CLIP.fullmatch(name):
-        act = Act.QUICK if match[2] else Act.GELU
-        return Architecture(name, Family.CLIP, act, act, _CLIP_HEADS.get(match[1], 64))
+        act = Activation.QUICK if match[2] else Activation.GELU
+        return Architecture(name, TowerFamily.CLIP, act, act, _CLIP_HEADS.get(match[1], 64))
     if match := _SIGLIP.fullmatch(name):
-        image = Act.TANH if match[1] in ("B-32", "gopt-16") else Act.GELU
-        text = Act.TANH if match[2] else Act.GELU
-        return Architecture(name, Family.SIGLIP, image, text, *_SIGLIP_HEADS.get(match[1], (64, 64)))
+        image = Activation.TANH if match[1] in ("B-32", "gopt-16") else Activation.GELU
+        text = Activation.TANH if match[2] else Activation.GELU
+        return Architecture(name, TowerFamily.SIGLIP, image, text, *_SIGLIP_HEADS.get(match[1], (64, 64)))
     return None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.build.architecture import Act
+from fediwarden.inference.build.architecture import Activation
 
 FLOAT, INT64 = 1, 7  # TensorProto.FLOAT and .INT64
 _HALF = 10  # TensorProto.FLOAT16
@@ -134,14 +134,14 @@ class Graph:
         """Layer normalisation over the last dimension; wide in and out."""
         return self.op("LayerNormalization", value, self.constant(weight), self.constant(bias), axis=-1, epsilon=epsilon)
 
-    def act(self, value: str, act: Act) -> str:
+    def act(self, value: str, act: Activation) -> str:
         """An activation; narrow in and out."""
         match act:
-            case Act.QUICK:
+            case Activation.QUICK:
                 return self.op("Mul", value, self.op("Sigmoid", self.op("Mul", value, self.number(1.702))))
-            case Act.GELU:
+            case Activation.GELU:
                 return self.op("Gelu", value, approximate="none")
-            case Act.TANH:
+            case Activation.TANH:
                 return self.op("Gelu", value, approximate="tanh")
 
     def attention(self, query: str, key: str, value: str, heads: int, head: int, mask: NDArray[np.float32] | None = None) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.build.architecture import Family
+from fediwarden.inference.build.architecture import TowerFamily
 
 _CLIP_ENDS = (("<|startoftext|>", "<|endoftext|>"), ("<start_of_text>", "<end_of_text>"))
 _CLIP_MERGES = 49152 - 256 - 2  # what OpenAI's file holds besides is not used
@@ -49,7 +49,7 @@ class Tokens:
 class Tokenizer:
     """The tokenizer of one model."""
 
-    def __init__(self, library: Any, family: Family, start: int | None, end: int, padding: int) -> None:
+    def __init__(self, library: Any, family: TowerFamily, start: int | None, end: int, padding: int) -> None:
         """Use `read` instead."""
         self._library = library
         self._family = family
@@ -57,7 +57,7 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str], length: int) -> Tokens:
         """The tokens of each text, cut or filled to `length`; the end is kept when a text is cut."""
-        clean = _canonical if self._family is Family.SIGLIP else _lower
+        clean = _canonical if self._family is TowerFamily.SIGLIP else _lower
         rows = np.full((len(texts), length), self._padding, np.int64)
         places = np.full((len(texts), 1), length - 1, np.int64)
         for row, text in enumerate(texts):
@@ -65,12 +65,12 @@ class Tokenizer:
             found = self._library.encode(clean(text), add_special_tokens=False).ids
             numbers = [*before, *found[: length - len(before) - 1], self._end]
             rows[row, : len(numbers)] = numbers
-            if self._family is Family.CLIP:
+            if self._family is TowerFamily.CLIP:
                 places[row] = len(numbers) - 1
         return Tokens(rows, places)
 
 
-def read(paths: Sequence[Path], family: Family) -> Tokenizer:
+def read(paths: Sequence[Path], family: TowerFamily) -> Tokenizer:
     """The tokenizer in a model's tokenizer files: tokenizer.json, vocab.json and merges.txt, or the merges of open_clip.
 
     Raises: Misconfigured when there is none, or it is not of this family.
@@ -89,7 +89,7 @@ def read(paths: Sequence[Path], family: Family) -> Tokenizer:
         raise Misconfigured(f"the tokenizer cannot be used ({names}): {error}", hint="pull or import the model again") from error
     library.no_padding()
     library.no_truncation()
-    if family is Family.SIGLIP:
+    if family is TowerFamily.SIGLIP:
         end = library.token_to_id("<eos>")  # Gemma's; the older one is T5's, which fills up with its end as well
         padding = library.token_to_id("<pad>") if end is not None else library.token_to_id("</s>")
         end = padding if end is None else end

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fediwarden.errors import Misconfigured
-from fediwarden.inference.build.architecture import Act, Architecture, Family
+from fediwarden.inference.build.architecture import Activation, Architecture, TowerFamily
 from fediwarden.inference.build.graph import FLOAT, INT64, Graph
-from fediwarden.inference.build.weights import Weights
+from fediwarden.inference.build.weights import Tensors
 from fediwarden.inference.manifest import ImageText
 
 IMAGE_INPUT, IMAGE_OUTPUT = "pixel_values", "image_embeds"
@@ -59,7 +59,7 @@ def _timm(prefix: str) -> _Block:
 class _Tower:
     """A graph that is being written from weights, for one width."""
 
-    def __init__(self, graph: Graph, weights: Weights, width: int, head: int, epsilon: float) -> None:
+    def __init__(self, graph: Graph, weights: Tensors, width: int, head: int, epsilon: float) -> None:
         if width % head:
             raise Misconfigured(
                 f"the weights are {width} wide, which is no multiple of a head of {head}",
@@ -79,7 +79,7 @@ class _Tower:
             value, lambda: self.weights.read(f"{name}.weight", found, given).T, self.weights.read(f"{name}.bias", found)
         )
 
-    def block(self, value: str, names: _Block, act: Act, mask: Array | None = None, *, first_only: bool = False) -> str:
+    def block(self, value: str, names: _Block, act: Activation, mask: Array | None = None, *, first_only: bool = False) -> str:
         """A residual block; wide in and out. With `first_only`, only the first token comes out."""
         graph, width = self.graph, self.width
         bias = self.weights.read(names.attention_bias, 3 * width).copy()
@@ -98,7 +98,7 @@ class _Tower:
         normed = graph.narrow(self.norm(value, names.between))
         return graph.op("Add", value, graph.wide(self.two_layers(normed, names.up, names.down, act)))
 
-    def two_layers(self, value: str, up: str, down: str, act: Act) -> str:
+    def two_layers(self, value: str, up: str, down: str, act: Activation) -> str:
         """Narrow in and out."""
         middle, _ = self.weights.shape(f"{up}.weight", 2)
         return self.linear(self.graph.act(self.linear(value, up, self.width, middle), act), down, middle, self.width)
@@ -132,7 +132,7 @@ class _Tower:
             self.weights.read(name, *shape)
 
 
-def image_tower(weights: Weights, architecture: Architecture, special: ImageText, precision: str) -> Graph:
+def image_tower(weights: Tensors, architecture: Architecture, special: ImageText, precision: str) -> Graph:
     """The image tower: pixel_values (batch, 3, size, size) to image_embeds (batch, dimensions) of unit length, both float32.
 
     Raises: Misconfigured when the weights are those of another architecture, or of another size than `special` says.
@@ -140,7 +140,7 @@ def image_tower(weights: Weights, architecture: Architecture, special: ImageText
     graph = Graph(precision)
     size = special.image.size
     pixels = graph.narrow(graph.input(IMAGE_INPUT, FLOAT, ["batch", 3, size, size]))
-    build = _clip_image if architecture.family is Family.CLIP else _siglip_image
+    build = _clip_image if architecture.family is TowerFamily.CLIP else _siglip_image
     pooled, found = build(graph, weights, architecture, pixels, size)
     if found != special.dimensions:
         raise _unlike(special, f"their embeddings have {found} dimensions instead of {special.dimensions}")
@@ -149,7 +149,7 @@ def image_tower(weights: Weights, architecture: Architecture, special: ImageText
     return graph
 
 
-def _clip_image(graph: Graph, weights: Weights, architecture: Architecture, pixels: str, size: int) -> tuple[str, int]:
+def _clip_image(graph: Graph, weights: Tensors, architecture: Architecture, pixels: str, size: int) -> tuple[str, int]:
     """Embeddings before they have unit length, wide, and their dimensions."""
     width, _, patch, _ = _four(weights, "visual.conv1.weight")
     tower = _Tower(graph, weights, width, architecture.image_head, architecture.epsilon)
@@ -176,7 +176,7 @@ def _clip_image(graph: Graph, weights: Weights, architecture: Architecture, pixe
     return graph.wide(graph.op("MatMul", normed, graph.weights(lambda: weights.read("visual.proj")))), dimensions
 
 
-def _siglip_image(graph: Graph, weights: Weights, architecture: Architecture, pixels: str, size: int) -> tuple[str, int]:
+def _siglip_image(graph: Graph, weights: Tensors, architecture: Architecture, pixels: str, size: int) -> tuple[str, int]:
     """Embeddings before they have unit length, wide, and their dimensions."""
     trunk = "visual.trunk"
     width, _, patch, _ = _four(weights, f"{trunk}.patch_embed.proj.weight")
@@ -209,7 +209,7 @@ def _siglip_image(graph: Graph, weights: Weights, architecture: Architecture, pi
     return graph.op("Reshape", graph.op("Add", value, more), graph.shape(-1, width)), width
 
 
-def _patches(graph: Graph, weights: Weights, name: str, pixels: str, patch: int, side: int) -> str:
+def _patches(graph: Graph, weights: Tensors, name: str, pixels: str, patch: int, side: int) -> str:
     """The picture in patches, each a token: wide, (batch, side * side, width), without a bias."""
     width = weights.shape(f"{name}.weight", 4)[0]
     made = graph.op(
@@ -218,7 +218,7 @@ def _patches(graph: Graph, weights: Weights, name: str, pixels: str, patch: int,
     return graph.wide(graph.op("Transpose", graph.op("Reshape", made, graph.shape(0, width, side * side)), perm=[0, 2, 1]))
 
 
-def text_tower(weights: Weights, architecture: Architecture, special: ImageText) -> Graph:
+def text_tower(weights: Tensors, architecture: Architecture, special: ImageText) -> Graph:
     """The text tower in fp32: the rows of the token embedding (texts, tokens, width), and where each text's embedding is
     taken (texts, 1), to text_embeds (texts, dimensions), not of unit length.
 
@@ -231,7 +231,7 @@ def text_tower(weights: Weights, architecture: Architecture, special: ImageText)
     tower = _Tower(graph, weights, width, architecture.text_head, architecture.epsilon)
     tokens = graph.input(TEXT_INPUT, FLOAT, ["texts", length, width])
     taken = graph.input(TEXT_PLACES, INT64, ["texts", 1])
-    causal = architecture.family is Family.CLIP
+    causal = architecture.family is TowerFamily.CLIP
     # large instead of infinite: exp() of both is zero, and zero times infinity is no number
     mask = np.triu(np.full((length, length), -1e9, np.float32), 1) if causal else None
     value = graph.op("Add", tokens, graph.constant(places))
@@ -251,19 +251,19 @@ def text_tower(weights: Weights, architecture: Architecture, special: ImageText)
     return graph
 
 
-def text_prefix(weights: Weights) -> str:
+def text_prefix(weights: Tensors) -> str:
     """What the names of the text tower begin with: "text." where open_clip keeps it apart."""
     return "text." if "text.token_embedding.weight" in weights else ""
 
 
-def _four(weights: Weights, name: str) -> tuple[int, int, int, int]:
+def _four(weights: Tensors, name: str) -> tuple[int, int, int, int]:
     width, colours, patch, height = weights.shape(name, 4)
     if (colours, height) != (3, patch):
         weights.read(name, width, 3, patch, patch)  # says what is wrong
     return width, colours, patch, height
 
 
-def _count(weights: Weights, prefix: str) -> int:
+def _count(weights: Tensors, prefix: str) -> int:
     """How many blocks there are; a missing one shows when it is read."""
     numbers = {name.removeprefix(prefix).partition(".")[0] for name in weights.names if name.startswith(prefix)}
     return max((int(number) for number in numbers if re.fullmatch(r"[0-9]{1,3}", number)), default=0) + 1

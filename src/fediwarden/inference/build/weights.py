@@ -22,7 +22,7 @@ _TYPES: Mapping[str, str] = {  # others (masks, indices) are never read
 }
 
 
-class Weights:
+class Tensors:
     """The tensors of one file, each read when it is asked for."""
 
     def __init__(self, data: memoryview, places: Mapping[str, Array], path: Path) -> None:
@@ -96,7 +96,7 @@ class Weights:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Weights]:
+def opened(path: Path) -> Iterator[Tensors]:
     """Map a file into memory for as long as its tensors are read. Raises: Misconfigured when it is no whole safetensors file."""
     try:
         places = {name: array for name, array in read_header(path, path.name).items() if array.kind in _TYPES}
@@ -105,7 +105,7 @@ def opened(path: Path) -> Iterator[Weights]:
     except (OSError, ValueError) as error:  # ValueError: nothing to map
         raise Misconfigured(f"{path} cannot be read: {error}", hint="pull or import the weights again") from error
     try:
-        yield Weights(memoryview(mapped), places, path)
+        yield Tensors(memoryview(mapped), places, path)
     finally:
         with suppress(BufferError):  # somebody still holds an array of it, and the map goes when that does
             mapped.close()

@@ -20,10 +20,10 @@ from fediwarden.inference import registry
 from fediwarden.inference.build import architecture as architectures
 from fediwarden.inference.build import exported, tokens, transformer
 from fediwarden.inference.build import weights as stored
-from fediwarden.inference.build.architecture import Architecture, Family
+from fediwarden.inference.build.architecture import Architecture, TowerFamily
 from fediwarden.inference.build.pictures import pictures
-from fediwarden.inference.build.weights import Weights
-from fediwarden.inference.manifest import PRECISIONS, Agreement, ImageText, Manifest, ModelFile, Role
+from fediwarden.inference.build.weights import Tensors
+from fediwarden.inference.manifest import PRECISIONS, Agreement, ImageText, ModelFile, ModelManifest, Role
 from fediwarden.inference.sessions import devices, runtime
 from fediwarden.model import Concepts
 
@@ -55,7 +55,7 @@ class Refusal:
 class Built:
     """What one run did."""
 
-    manifest: Manifest  # as it is now
+    manifest: ModelManifest  # as it is now
     towers: tuple[str, ...]  # precisions that were built
     texts: int  # words that were embedded
     agreements: tuple[Agreement, ...]  # of the towers that were built, kept or not
@@ -108,7 +108,7 @@ def build(
                     job.embed(weights, text)
         progress("putting it in place")
 
-        def changed(now: Manifest) -> Manifest:
+        def changed(now: ModelManifest) -> ModelManifest:
             if now.image_text is None or now.only(Role.SOURCE) != source:
                 raise Misconfigured(f"{name} was changed by another command meanwhile", hint=registry.build_hint(name))
             replaced = {file.name for file in job.files}
@@ -140,7 +140,7 @@ def _sensible(special: ImageText) -> tuple[str, ...]:
 class _Job:
     """One build: what it made so far."""
 
-    def __init__(self, models_dir: Path, manifest: Manifest, special: ImageText, work: Path, progress: Progress) -> None:
+    def __init__(self, models_dir: Path, manifest: ModelManifest, special: ImageText, work: Path, progress: Progress) -> None:
         self.models_dir, self.manifest, self.special, self.work, self.progress = models_dir, manifest, special, work, progress
         self.architecture: Architecture | None = architectures.known(special.architecture)
         self._source = models_dir
@@ -171,7 +171,7 @@ class _Job:
             raise Misconfigured(f"{path} was altered: its SHA-256 is not the recorded one", hint=registry.pull_hint(self.name))
         return path
 
-    def build_towers(self, weights: Weights, wanted: Sequence[str]) -> None:
+    def build_towers(self, weights: Tensors, wanted: Sequence[str]) -> None:
         """Build the towers one after the other, the fp32 one first: the others are compared with it."""
         trial = pictures(self.special.image)
         there = self.manifest.only(Role.IMAGE, precision="fp32")
@@ -188,7 +188,7 @@ class _Job:
             self.progress(f"comparing the image tower in {precision} with fp32 on {len(trial)} pictures")
             self._judge(path, precision, trial, reference)
 
-    def _write(self, weights: Weights, precision: str) -> Path:
+    def _write(self, weights: Tensors, precision: str) -> Path:
         path = self.work / f"image-{precision}.onnx"
         self.progress(f"writing the image tower in {precision}")
         with folders.writing(self.models_dir):
@@ -245,7 +245,7 @@ class _Job:
             raise Misconfigured(f"{what} says something else about a picture among others than about it alone")
         return found
 
-    def embed(self, weights: Weights, concepts: Concepts) -> None:
+    def embed(self, weights: Tensors, concepts: Concepts) -> None:
         """Embed the words of a policy's concepts."""
         texts = [prompt.format(word) for word in concepts.texts for prompt in concepts.prompts]
         self.progress(f"embedding {len(concepts.texts)} words in {len(concepts.prompts)} sentences each")
@@ -254,7 +254,7 @@ class _Job:
         if self.architecture is not None:
             embedded = self._embedded(weights, self.architecture, paths, texts)
         else:
-            embedded = exported.embed(self._source, self.special, tokens.read(paths, Family.CLIP), texts)
+            embedded = exported.embed(self._source, self.special, tokens.read(paths, TowerFamily.CLIP), texts)
         if not np.isfinite(embedded).all() or not (np.linalg.norm(embedded, axis=1) > 0).all():
             raise Misconfigured(
                 "the text tower answers with what is no number", hint="check the weights: pull or import them again"
@@ -266,7 +266,7 @@ class _Job:
             np.savez(out, vectors=vectors, texts=np.array(concepts.texts))
         self.files.append(registry.weigh(path, Role.TEXT, concepts=concepts.digest))
 
-    def _embedded(self, weights: Weights, architecture: Architecture, paths: Sequence[Path], texts: Sequence[str]) -> Array:
+    def _embedded(self, weights: Tensors, architecture: Architecture, paths: Sequence[Path], texts: Sequence[str]) -> Array:
         tokenizer = tokens.read(paths, architecture.family)
         prefix = transformer.text_prefix(weights)
         length, _ = weights.shape(f"{prefix}positional_embedding", 2)

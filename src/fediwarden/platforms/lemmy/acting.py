@@ -16,9 +16,9 @@ from typing import Literal
 from fediwarden.errors import FediwardenError, Misconfigured, Refused
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256
-from fediwarden.platforms.lemmy.api import Api, NotThere, Report
+from fediwarden.platforms.lemmy.api import Api, NotThere, UserReport
 from fediwarden.platforms.lemmy.model import Person, Trace, UseKind
-from fediwarden.platforms.lemmy.places import PICTURES, TEXTS, Place, without
+from fediwarden.platforms.lemmy.places import PICTURES, TEXTS, PictureSpot, without
 from fediwarden.platforms.lemmy.wanted import Matcher, alias_of, matcher
 
 PLATFORM = "lemmy"
@@ -76,7 +76,7 @@ DONE = {  # what was read back
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ModerationChoice:
     """What the administrator asks for."""
 
     posts: Literal["", "remove", "purge"] = ""
@@ -93,7 +93,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ModerationStep:
     """One call."""
 
     deed: Deed
@@ -101,7 +101,7 @@ class Step:
     number: int
     target: str  # its address, for the record
     words: str = ""  # what else a person should know before they agree
-    report: Report | None = None
+    report: UserReport | None = None
     field: str = ""  # the column: "icon", "sidebar"
     value: str = ""  # what stands there now
     text: str = ""  # what shall stand there
@@ -119,10 +119,10 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ModerationPlan:
     """What would be done, in order; what is so already; and what cannot be done from here."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[ModerationStep, ...]
     already: tuple[str, ...]
     left: tuple[str, ...]
     message: str
@@ -139,22 +139,22 @@ class Plan:
 class Done:
     """What came of one step."""
 
-    step: Step
+    step: ModerationStep
     problem: str = ""  # "" when it is done
     note: str = ""
 
 
 def plan(
     trace: Trace,
-    choice: Choice,
+    choice: ModerationChoice,
     *,
-    reports: Sequence[Report],
+    reports: Sequence[UserReport],
     admins: Mapping[int, str],
     me: int,
     sent: Sequence[str],
-    places: Sequence[Place] = (),
+    places: Sequence[PictureSpot] = (),
     known: Callable[[str], tuple[str, ...]] | None = None,
-) -> Plan:
+) -> ModerationPlan:
     """Make a plan; pure but for `known`.
 
     What Lemmy must have pict-rs delete comes before what it can do without a picture: icons, texts, the picture, posts, accounts.
@@ -168,7 +168,7 @@ def plan(
         known: every alias of what pict-rs holds under an alias, empty where it holds nothing; None where nobody can be asked.
     Raises: Misconfigured where it is not clear who is meant to be banned; what `known` raises.
     """
-    steps: list[Step] = []
+    steps: list[ModerationStep] = []
     already: list[str] = []
     left: list[str] = []
     shown = {(use.kind, use.id): use for use in reversed(trace.uses)}
@@ -179,13 +179,13 @@ def plan(
             use = shown.get((kinds[report.kind], report.of))
             if use is not None:
                 target = f"{report.kind.replace('_', ' ')} report {report.id}"
-                steps.append(Step(Deed.RESOLVE, "report", report.id, target, f"about {use.address}", report))
+                steps.append(ModerationStep(Deed.RESOLVE, "report", report.id, target, f"about {use.address}", report))
     handled: set[tuple[str, int, str]] = set()
     for place in places:
         if choice.icons if place.picture else choice.texts:
             handled.add((place.kind, place.number, place.field))
             made = _at(place, asked, trace.version, known)
-            if isinstance(made, Step):
+            if isinstance(made, ModerationStep):
                 steps.append(made)
             else:
                 left.append(made)
@@ -203,14 +203,14 @@ def plan(
             words = "only as the preview of a link" if fields == {"thumbnail_url"} else ""
             if how == "purge" and use.local is False:
                 words = "; ".join(filter(None, (words, "of another server: the next vote or edit brings it back")))
-            steps.append(Step(Deed(how), kind.value, use.id, use.address, words))
+            steps.append(ModerationStep(Deed(how), kind.value, use.id, use.address, words))
     if choice.ban:
         for person in _to_ban(trace, choice.persons, admins):
             if person.banned and not choice.data:
                 already.append(f"{person.address} is banned already")
                 continue
             deed = Deed.BAN_DATA if choice.data else Deed.BAN
-            steps.append(Step(deed, "person", person.id, person.address, "" if person.local else "of another server"))
+            steps.append(ModerationStep(deed, "person", person.id, person.address, "" if person.local else "of another server"))
     if choice.message:
         mark = digest(choice.message.encode()).hexdigest()[:8]
         for number, address in admins.items():
@@ -220,20 +220,20 @@ def plan(
             if target in sent:
                 already.append(f"{address} was sent this message before")
             else:
-                steps.append(Step(Deed.MESSAGE, "person", number, target))
+                steps.append(ModerationStep(Deed.MESSAGE, "person", number, target))
     emptied = {step.number for step in steps if step.deed is Deed.BAN_DATA}
     left += _left(trace, handled, places, emptied, {step.alias for step in steps})
-    return Plan(
+    return ModerationPlan(
         tuple(steps), tuple(already), tuple(left), choice.message, choice.reason, tuple(_notes(trace, choice.reason, steps))
     )
 
 
-def _at(place: Place, asked: Matcher, version: str, known: Callable[[str], tuple[str, ...]] | None) -> Step | str:
+def _at(place: PictureSpot, asked: Matcher, version: str, known: Callable[[str], tuple[str, ...]] | None) -> ModerationStep | str:
     """What takes the picture out of a place, or why a person has to."""
     where = f"{place.kind} {place.target}: {place.field}"
     if not place.local:
         return f"{where} ({ELSEWHERE})"
-    step = Step(Deed.TAKE, place.kind, place.number, place.target, field=place.field, value=place.value)
+    step = ModerationStep(Deed.TAKE, place.kind, place.number, place.target, field=place.field, value=place.value)
     if place.kind == "emoji":
         return replace(step, words="its picture stays in pict-rs")
     if place.kind == "tagline":
@@ -257,7 +257,7 @@ def _at(place: Place, asked: Matcher, version: str, known: Callable[[str], tuple
 def _plan_image(
     trace: Trace,
     known: Callable[[str], tuple[str, ...]] | None,
-    steps: list[Step],
+    steps: list[ModerationStep],
     already: list[str],
     left: list[str],
 ) -> None:
@@ -280,7 +280,7 @@ def _plan_image(
             continue
         alias = alias if alias in rest else rest[0]  # Lemmy refuses one that went before
         words = f"with all {len(rest)} aliases; Lemmy forgets who uploaded it" if known else "Lemmy forgets who uploaded it"
-        steps.append(Step(Deed.IMAGE, "picture", 0, alias, words))
+        steps.append(ModerationStep(Deed.IMAGE, "picture", 0, alias, words))
 
 
 def accuses(reason: str) -> str:
@@ -289,7 +289,7 @@ def accuses(reason: str) -> str:
     return found[0] if found else ""
 
 
-def _notes(trace: Trace, reason: str, steps: Sequence[Step]) -> Iterator[str]:
+def _notes(trace: Trace, reason: str, steps: Sequence[ModerationStep]) -> Iterator[str]:
     """What the steps do to others and what they do not reach, for whoever has to agree."""
     deeds = {step.deed for step in steps}
     bans = deeds & {Deed.BAN, Deed.BAN_DATA}
@@ -375,7 +375,11 @@ _OFFERED = {
 
 
 def _left(
-    trace: Trace, handled: set[tuple[str, int, str]], places: Sequence[Place], emptied: Collection[int], taken: Collection[str]
+    trace: Trace,
+    handled: set[tuple[str, int, str]],
+    places: Sequence[PictureSpot],
+    emptied: Collection[int],
+    taken: Collection[str],
 ) -> Iterator[str]:
     """What shows the picture besides posts and comments, and is neither planned nor said to be done by hand already.
 
@@ -407,7 +411,7 @@ def _offer(kind: str, field: str) -> str:
     return "--icons takes it away" if kind == "emoji" or field in PICTURES else "--texts cuts it out"
 
 
-class Acting:
+class Moderator:
     """Does what a plan says, and reads back what came of it. Every call is on record before it is made."""
 
     def __init__(
@@ -420,7 +424,7 @@ class Acting:
         *,
         wait: Callable[[float], object],
         still: Callable[[Sequence[str]], list[str]] | None = None,
-        changed: Callable[[Step], str] = lambda step: "",
+        changed: Callable[[ModerationStep], str] = lambda step: "",
     ) -> None:
         """
         Args:
@@ -437,7 +441,9 @@ class Acting:
         self._still = still
         self._changed = changed
 
-    def apply(self, plan: Plan, sha256: Sha256 | None, lose: Mapping[Step, Sequence[str]] | None = None) -> Iterator[Done]:
+    def apply(
+        self, plan: ModerationPlan, sha256: Sha256 | None, lose: Mapping[ModerationStep, Sequence[str]] | None = None
+    ) -> Iterator[Done]:
         """One step after another; a refused one is a result and the next goes on. What is so already counts as done.
 
         Args:
@@ -455,7 +461,7 @@ class Acting:
             self._did(step, DeedState.FAILED if problem else DeedState.DONE, sha256, problem or note)
             yield Done(step, problem=problem, note=note)
 
-    def _do_and_read_back(self, step: Step, plan: Plan, lose: Sequence[str]) -> tuple[str, str]:
+    def _do_and_read_back(self, step: ModerationStep, plan: ModerationPlan, lose: Sequence[str]) -> tuple[str, str]:
         """What went wrong, "" where nothing did, and what was read back."""
         told = ""
         try:
@@ -483,7 +489,7 @@ class Acting:
             return f"done in Lemmy, and pict-rs still hands out {some}: {OUT_OF_REACH}", told
         return "", "; ".join(filter(None, (told, "pict-rs has it no more" if lose and self._still else "")))
 
-    def _becomes_so(self, step: Step) -> bool | None:
+    def _becomes_so(self, step: ModerationStep) -> bool | None:
         """As `_is_so`, asked again for a while: Lemmy may answer from a cache that is older than the step. Raises: Unreached."""
         so = self._is_so(step)
         waited, pause = 0.0, ASK_AGAIN
@@ -493,7 +499,7 @@ class Acting:
             so = self._is_so(step)
         return so
 
-    def _is_so(self, step: Step) -> bool | None:
+    def _is_so(self, step: ModerationStep) -> bool | None:
         """Whether Lemmy now says what the step is for; None where that cannot be asked. Raises: Unreached."""
         try:
             match step.deed:
@@ -521,7 +527,7 @@ class Acting:
         except NotThere:
             return True if step.deed in (Deed.REMOVE, Deed.PURGE, Deed.TAKE, Deed.CUT) else None
 
-    def _moved(self, step: Step) -> str:
+    def _moved(self, step: ModerationStep) -> str:
         """Whether something else stands by now where a picture or a text was to be taken away. Raises: Unreached, Refused, NotThere."""
         if step.deed not in (Deed.TAKE, Deed.CUT):
             return ""
@@ -535,13 +541,13 @@ class Acting:
             now = self._column(step)
         return "" if now == step.value else "it was changed since the plan was made: give the call again"
 
-    def _column(self, step: Step) -> str:
+    def _column(self, step: ModerationStep) -> str:
         if step.kind == "community":
             return str(self._api.community(step.number).get(step.field) or "")
         view = self._api.site()["site_view"]
         return str({**view.get("local_site", {}), **view.get("site", {})}.get(step.field) or "")
 
-    def _do(self, step: Step, plan: Plan) -> None:
+    def _do(self, step: ModerationStep, plan: ModerationPlan) -> None:
         match step.deed:
             case Deed.RESOLVE:
                 if step.report is not None:
@@ -567,7 +573,7 @@ class Acting:
             case Deed.SEAL:  # `evidence` does that, before any plan is done
                 raise ValueError("sealing is no call")
 
-    def _did(self, step: Step, state: DeedState, sha256: Sha256 | None, problem: str = "") -> None:
+    def _did(self, step: ModerationStep, state: DeedState, sha256: Sha256 | None, problem: str = "") -> None:
         deed = PlatformDeed(self._clock(), self._actor, PLATFORM, step.act, step.target, state, sha256, problem)
         self._ledger.platforms.did(self._run, deed)
 

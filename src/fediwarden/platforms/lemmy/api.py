@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fediwarden.errors import Refused, Unreached
-from fediwarden.platforms.lemmy.pace import Pace
+from fediwarden.platforms.lemmy.pace import RequestPace
 
 if TYPE_CHECKING:
     import httpx2
@@ -87,7 +87,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class UserReport:
     """A report that nobody has resolved."""
 
     id: int
@@ -140,7 +140,7 @@ class Api:
         self._tell = tell
         self._wait = wait or self._stop.wait
         self._clock = clock
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, RequestPace] = {}
         self._waited = 0.0
 
     def __repr__(self) -> str:
@@ -311,7 +311,7 @@ class Api:
             raise Unreached("Lemmy answers, but without `post_view`", hint=BETWEEN)
         return view
 
-    def reports(self) -> Iterator[Report]:
+    def reports(self) -> Iterator[UserReport]:
         """Reports that nobody has resolved. Raises: Unreached, Refused."""
         if self._new:
             views = self._cursor("/report/list", {"unresolved_only": "true", "show_community_rule_violations": "true"})
@@ -389,7 +389,7 @@ class Api:
         remove = "remove_or_restore_data" if self._new else "remove_data"
         self._post(path, {"person_id": person, "ban": True, remove: data, "reason": reason})
 
-    def resolve(self, report: Report) -> None:
+    def resolve(self, report: UserReport) -> None:
         """Mark a report as dealt with. Raises: Unreached, Refused, NotThere."""
         self._post(f"/{report.kind}/report/resolve", {"report_id": report.id, "resolved": True}, method="PUT")
 
@@ -540,7 +540,7 @@ class Api:
                 most = told.get(f"{name}_max_requests") or told.get(name)
                 seconds = told.get(f"{name}_interval_seconds") or told.get(f"{name}_per_second")
                 if most and seconds:
-                    self._paces[name] = Pace(int(most), float(seconds), bit_by_bit=f"{name}_per_second" in told)
+                    self._paces[name] = RequestPace(int(most), float(seconds), bit_by_bit=f"{name}_per_second" in told)
         for name in buckets:
             if name in self._paces:
                 self._paces[name].took(now)
@@ -608,5 +608,5 @@ def _checked(status: int, content: Json, told: str, call: str) -> Json:
     raise Refused(said)
 
 
-def _report(kind: str, view: Json) -> Report:
-    return Report(int(view[f"{kind}_report"]["id"]), kind, int(view[kind]["id"]))
+def _report(kind: str, view: Json) -> UserReport:
+    return UserReport(int(view[f"{kind}_report"]["id"]), kind, int(view[kind]["id"]))

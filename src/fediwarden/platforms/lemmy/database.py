@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fediwarden.errors import Misconfigured, Refused, Unreached
-from fediwarden.platforms.lemmy.model import Community, Copy, Person, Session, Trace, Upload, Use, UseKind
+from fediwarden.platforms.lemmy.model import Community, Copy, LoginSession, Person, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.queries import OLDEST, Column, Search, searches, statements
 from fediwarden.platforms.lemmy.wanted import canonical, own_alias, wanted, whole_addresses
 from fediwarden.platforms.postgres import SIGNS, check_address
@@ -138,7 +138,7 @@ class Database:
             facts |= {"persons": sorted(owners), "communities": sorted({use.community for use in uses if use.community})}
             persons = [Person(**_known(row)) for row in self._need(asked, named, "persons", facts, owners=True)]
             communities = [Community(**_known(row)) for row in self._may(asked, named, "communities", facts)]
-            sessions = [Session(**_known(row)) for row in self._may(asked, named, "sessions", facts)]
+            sessions = [LoginSession(**_known(row)) for row in self._may(asked, named, "sessions", facts)]
             facts["persons"] = sorted(uploaders)
             others = [Upload(**row) for row in self._may(asked, named, "other_uploads", facts)]
         if not asked.answered:

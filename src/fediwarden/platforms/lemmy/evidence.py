@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from fediwarden.errors import Gone, Misconfigured, TooLarge, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256, StoreName
-from fediwarden.platforms.lemmy.acting import PLATFORM, Deed, Done, Plan, Step
+from fediwarden.platforms.lemmy.acting import PLATFORM, Deed, Done, ModerationPlan, ModerationStep
 from fediwarden.platforms.lemmy.api import Api, Json, NotThere
 from fediwarden.platforms.lemmy.wanted import alias_of
 from fediwarden.vault import Vault
@@ -41,14 +41,16 @@ class Pictures(Protocol):
 class Take:
     """One content that pict-rs loses by a step, or an alias of it."""
 
-    step: Step
+    step: ModerationStep
     alias: str  # by which Lemmy names it to pict-rs
     address: str  # as Lemmy has it
     aliases: tuple[str, ...]  # every alias of that content
     whole: bool  # all aliases go, not this one alone
     problem: str = ""  # why it cannot be sealed
     sha256: Sha256 | None = None  # under which it is sealed; None: not yet
-    before: Step | None = None  # which step of the same plan takes this alias first: this one then finds nothing under it
+    before: ModerationStep | None = (
+        None  # which step of the same plan takes this alias first: this one then finds nothing under it
+    )
     rest: tuple[str, ...] = ()  # those of `aliases` that no step before takes
 
     @property
@@ -133,7 +135,7 @@ class Evidence:
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
-    def look(self, plan: Plan) -> Looked:
+    def look(self, plan: ModerationPlan) -> Looked:
         """What the steps would take and change. Fetches no picture. Raises: Unreached, Refused, Misconfigured."""
         takes: list[Take] = []
         rows: list[Json] = []
@@ -143,7 +145,7 @@ class Evidence:
                 notes |= self._look_at(step, takes, rows)
         return Looked(tuple(_in_order(takes)), tuple(rows), tuple(notes))
 
-    def _look_at(self, step: Step, takes: list[Take], rows: list[Json]) -> dict[str, None]:
+    def _look_at(self, step: ModerationStep, takes: list[Take], rows: list[Json]) -> dict[str, None]:
         """Add what one step takes and changes; what else a person should know."""
         notes: dict[str, None] = {}
         if step.deed in (Deed.REMOVE, Deed.PURGE) and step.kind == "post" and (address := self._elsewhere(step.number)):
@@ -153,7 +155,7 @@ class Evidence:
         takes += self._takes(step, self._names(step, told, notes))
         return notes
 
-    def changed(self, looked: Looked, step: Step) -> str:
+    def changed(self, looked: Looked, step: ModerationStep) -> str:
         """Why a step would take something else by now than what was looked at and sealed, or "". Raises: Unreached, Refused."""
         if step.deed not in (Deed.PURGE, Deed.IMAGE, Deed.BAN_DATA):
             return ""
@@ -162,7 +164,7 @@ class Evidence:
         fresh = [take.alias for take in takes if met.isdisjoint((take.alias, *take.aliases))]
         return f"it would take {', '.join(fresh)} by now, which nobody has sealed: give the call again" if fresh else ""
 
-    def _takes(self, step: Step, names: Mapping[str, str]) -> list[Take]:
+    def _takes(self, step: ModerationStep, names: Mapping[str, str]) -> list[Take]:
         return [take for alias, address in names.items() if (take := self._take(step, alias, address)) is not None]
 
     @cached_property
@@ -179,7 +181,7 @@ class Evidence:
             return ""
         return address if address and urlsplit(address).hostname != self._own else ""
 
-    def _rows(self, step: Step) -> Iterator[Json]:
+    def _rows(self, step: ModerationStep) -> Iterator[Json]:
         """What stands in Lemmy and is lost or changed by the step."""
         try:
             match step.deed:
@@ -197,7 +199,7 @@ class Evidence:
         except NotThere:
             return
 
-    def _names(self, step: Step, rows: Sequence[Json], notes: dict[str, None]) -> dict[str, str]:
+    def _names(self, step: ModerationStep, rows: Sequence[Json], notes: dict[str, None]) -> dict[str, str]:
         """By which names Lemmy would ask pict-rs to delete something, with the addresses that they are the end of."""
         match step.deed:
             case Deed.PURGE if step.kind == "post":
@@ -228,7 +230,7 @@ class Evidence:
                 hint="ban without --remove-data; remove posts and pictures one by one",
             ) from error
 
-    def _take(self, step: Step, alias: str, address: str) -> Take | None:
+    def _take(self, step: ModerationStep, alias: str, address: str) -> Take | None:
         whole = step.deed in (Deed.PURGE, Deed.IMAGE)
         take = Take(step, alias, address, (alias,), whole, sha256=self._known(alias))
         if not self._shelf:
@@ -266,7 +268,7 @@ class Evidence:
                 sha256 = take.sha256
             given_up = bool(problem) and not {take.alias, *take.aliases}.isdisjoint(unsealed)
             note = f"as {sha256}" if sha256 else "given up: nobody can restore it" if given_up else ""
-            step = Step(Deed.SEAL, "picture", 0, take.alias)
+            step = ModerationStep(Deed.SEAL, "picture", 0, take.alias)
             state = DeedState.FAILED if problem else DeedState.DONE
             self._ledger.platforms.did(
                 self._run,
@@ -300,7 +302,7 @@ class Evidence:
 
 def _in_order(takes: Sequence[Take]) -> Iterator[Take]:
     """What each step takes after those before it, which may have taken its alias already."""
-    by: dict[str, Step] = {}
+    by: dict[str, ModerationStep] = {}
     for take in takes:
         made = replace(take, before=by.get(take.alias), rest=tuple(alias for alias in take.aliases if alias not in by))
         yield made

@@ -74,7 +74,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class LoginSession:
     """One login that has not ended; the address it was made from is not that of an upload."""
 
     person: int
@@ -126,7 +126,7 @@ class Trace:
     uses: tuple[Use, ...] = ()
     persons: tuple[Person, ...] = ()
     communities: tuple[Community, ...] = ()
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[LoginSession, ...] = ()
     other_uploads: tuple[Upload, ...] = ()  # of the same accounts, newest first
     limits: tuple[str, ...] = ()  # what could not be asked, in words
     copies: tuple[Copy, ...] = ()  # other bytes and other aliases, which show the same: they stay public when this one is hidden

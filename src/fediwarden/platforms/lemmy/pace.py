@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Pace:
+class RequestPace:
     """So many requests in so many seconds: 0.19 gives them back bit by bit, 1.0 all at once when its window is over.
 
     Others may ask from the same address, so that Lemmy can refuse all the same; then what it says decides.

@@ -20,7 +20,7 @@ _WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PictureSpot:
     """One column of one row that shows the picture."""
 
     kind: str  # "site", "community", "emoji", "tagline"
@@ -36,7 +36,7 @@ class Place:
         return self.field in PICTURES or self.kind == "emoji"
 
 
-def survey(api: Api, asked: Matcher, communities: Collection[int]) -> Iterator[Place]:
+def survey(api: Api, asked: Matcher, communities: Collection[int]) -> Iterator[PictureSpot]:
     """Every place of the site, of these communities, of the emoji and taglines that shows it. Raises: Unreached, Refused."""
     texts = TEXTS[api.version]
     view = api.site()["site_view"]
@@ -50,10 +50,10 @@ def survey(api: Api, asked: Matcher, communities: Collection[int]) -> Iterator[P
         yield from _of("community", number, row, (*PICTURES, *texts["community"]), asked)
     for emoji in api.emoji():
         if asked.meets(emoji.get("image_url")):
-            yield Place("emoji", int(emoji["id"]), "image_url", emoji["image_url"], f":{emoji.get('shortcode')}:")
+            yield PictureSpot("emoji", int(emoji["id"]), "image_url", emoji["image_url"], f":{emoji.get('shortcode')}:")
     for tagline in api.taglines():
         if asked.meets(tagline.get("content")):
-            yield Place("tagline", int(tagline["id"]), "content", tagline["content"], f"tagline {tagline['id']}")
+            yield PictureSpot("tagline", int(tagline["id"]), "content", tagline["content"], f"tagline {tagline['id']}")
 
 
 def without(text: str, asked: Matcher) -> str | None:
@@ -63,8 +63,8 @@ def without(text: str, asked: Matcher) -> str | None:
     return None if asked.meets(kept) else kept.strip()
 
 
-def _of(kind: str, number: int, row: Json, fields: tuple[str, ...], asked: Matcher) -> Iterator[Place]:
+def _of(kind: str, number: int, row: Json, fields: tuple[str, ...], asked: Matcher) -> Iterator[PictureSpot]:
     address = str(row.get("ap_id") or row.get("actor_id") or kind)
     for field in fields:
         if asked.meets(row.get(field)):
-            yield Place(kind, number, field, row[field], address, bool(row.get("local", True)))
+            yield PictureSpot(kind, number, field, row[field], address, bool(row.get("local", True)))

@@ -19,7 +19,7 @@ END = r"[][\s)\"'<>#\\]"  # what may follow an address in markdown, besides the 
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ImagePatterns:
     """LIKE patterns wide enough for an index, and one regular expression that the text must meet too."""
 
     like: tuple[str, ...]
@@ -46,7 +46,7 @@ def without_hyphens(alias: str) -> str:
     return name.replace("-", "") + dot + extension if _UUID.fullmatch(name) else ""
 
 
-def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: bool) -> Wanted:
+def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: bool) -> ImagePatterns:
     """What to search for.
 
     An alias is meant however its signs are encoded, and one that is a UUID in every spelling that pict-rs reads. The patterns in `like`
@@ -75,7 +75,7 @@ def wanted(aliases: Sequence[str], urls: Sequence[str], *, cut_at_ampersand: boo
         encoded_end = "[&]|%26|" if cut_at_ampersand else "[&]|"
         exact.append(rf"{_literal(url)}(?:{plain_end}{END}|$)")
         exact.append(rf"{_literal(encoded)}(?:{encoded_end}{END}|$)")
-    return Wanted(tuple(like), "|".join(f"(?:{part})" for part in exact), guard)
+    return ImagePatterns(tuple(like), "|".join(f"(?:{part})" for part in exact), guard)
 
 
 def whole_addresses(hosts: Collection[str], aliases: Sequence[str], urls: Sequence[str]) -> tuple[str, ...]:

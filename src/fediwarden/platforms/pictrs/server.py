@@ -54,7 +54,7 @@ def content_of(key: str) -> tuple[Sha256, int] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HashesPage:
     """One page of `/internal/hashes`. `next` is the slug that the following page begins with; "" at the end.
 
     `prev` is the slug that the page before begins with: asked with a limit of 1, the item just before this page.
@@ -66,7 +66,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class OriginalHead:
     """What pict-rs says about an original without sending it."""
 
     size: int  # bytes
@@ -86,7 +86,7 @@ class Generation(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class MediaBounds:
     """What pict-rs takes in of one kind; None where it names no bound."""
 
     width: int | None  # pixels
@@ -97,22 +97,22 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """What pict-rs 0.6 tells of its settings (`/internal/limits`, from 0.6.0-rc.5 on)."""
 
     validator: str = field(repr=False)  # the address that it asks about uploads, with its secret; "" where it asks nobody
     validator_seconds: float | None
     size: int | None  # bytes of one upload
     process_seconds: float | None
-    image: Bounds
-    animation: Bounds
-    video: Bounds
+    image: MediaBounds
+    animation: MediaBounds
+    video: MediaBounds
     videos: bool  # whether it takes any
     audio: bool  # whether videos keep their sound
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class UploadAnswer:
     """What whoever uploads is told: an alias, or why not. `code` is pict-rs' own word for it, "" from 0.4."""
 
     status: int
@@ -223,7 +223,7 @@ class Server:
             return Generation.V0_6 if _code(answer) == "not-found" else Generation.FROM_0_5_17
         return Generation.V0_4 if self.version == "0.4" else Generation.TO_0_5_16
 
-    def limits(self) -> Limits | None:
+    def limits(self) -> ServerLimits | None:
         """What it says of its settings; None from a server that has no such answer: everything before 0.6."""
         answer = self._internal("GET", "limits", {}, accept=(200, 404))
         if answer.status == 404:
@@ -233,7 +233,7 @@ class Server:
             raise self._strange("max_file_size")
         videos = told.get("video")
         facts = videos if isinstance(videos, dict) else {}
-        return Limits(
+        return ServerLimits(
             validator=str(told.get("external_validation") or ""),
             validator_seconds=_number(told.get("external_validation_timeout")),
             size=_mebibytes(told.get("max_file_size")),
@@ -247,7 +247,7 @@ class Server:
 
     # -- what it holds ------------------------------------------------------------------------------------------------
 
-    def page(self, slug: str = "", before: datetime | None = None, limit: int = AT_ONCE) -> Page:
+    def page(self, slug: str = "", before: datetime | None = None, limit: int = AT_ONCE) -> HashesPage:
         """One page of `/internal/hashes` (0.5), newest first, from `slug` on or strictly older than `before`.
 
         Trap: a slug that means nothing (its hash was deleted) gives the first page again. The caller compares.
@@ -294,13 +294,13 @@ class Server:
         message = str(told.get("msg", ""))[:200] if isinstance(told, dict) else ""
         return Lost(f"pict-rs cannot read its file: {answer.status} {code[:80]} {message}".rstrip())
 
-    def _page(self, answer: _Answer) -> Page:
+    def _page(self, answer: _Answer) -> HashesPage:
         page = self._told(answer, "page", dict)
         entries = page.get("hashes")
         if not isinstance(entries, list):
             raise self._strange("hashes")
         following, previous = page.get("next"), page.get("prev")
-        return Page(
+        return HashesPage(
             tuple(self._entry(entry) for entry in entries),
             following if isinstance(following, str) else "",
             previous if isinstance(previous, str) else "",
@@ -379,7 +379,7 @@ class Server:
             raise self._refusal(answer, "identifier")
         return str(self._told(answer, "identifier", str))
 
-    def head(self, alias: str) -> Head:
+    def head(self, alias: str) -> OriginalHead:
         """Size and type of an original. Raises: Gone, Lost."""
         answer = self._original("HEAD", alias, ANSWER)
         size = answer.headers.get("content-length", "")
@@ -389,7 +389,7 @@ class Server:
             answer = self._original("GET", alias, ANSWER, headers=FIRST)
             match = SIZE.fullmatch(answer.headers.get("content-range", ""))
             total = int(match[1]) if match else len(answer.body)
-        return Head(
+        return OriginalHead(
             total,
             answer.headers.get("content-type", ""),
             _http_date(answer.headers.get("last-modified", "")),
@@ -482,7 +482,7 @@ class Server:
             return False
         raise self._refusal(answer, "import")
 
-    def upload(self, data: bytes, content_type: str, *, alias: str = "") -> Told:
+    def upload(self, data: bytes, content_type: str, *, alias: str = "") -> UploadAnswer:
         """Upload as Lemmy does, without the key; with an alias import under it. A refusal is told, not raised.
 
         Raises: Refused where the key is wrong, or what answers is no pict-rs.
@@ -497,12 +497,12 @@ class Server:
         if answer.status in (401, 404) or not isinstance(told, dict):
             raise self._refusal(answer, "import" if alias else "image")
         if answer.status not in (200, 201):
-            return Told(answer.status, "", str(told.get("code", ""))[:80], str(told.get("msg", ""))[:200])
+            return UploadAnswer(answer.status, "", str(told.get("code", ""))[:80], str(told.get("msg", ""))[:200])
         files = self._told(answer, "files", list)
         found = files[0].get("file") if files and isinstance(files[0], dict) else None
         if not isinstance(found, str):
             raise self._strange("file")
-        return Told(answer.status, found)
+        return UploadAnswer(answer.status, found)
 
     def reaches_inside(self) -> bool | None:
         """Whether it would fetch from its own network for anybody; None where that cannot be told.
@@ -756,9 +756,9 @@ def _mebibytes(told: object) -> int | None:
     return None if (number := _whole(told)) is None else number << 20
 
 
-def _bounds(told: object) -> Bounds:
+def _bounds(told: object) -> MediaBounds:
     facts = told if isinstance(told, dict) else {}
-    return Bounds(
+    return MediaBounds(
         _whole(facts.get("max_width")),
         _whole(facts.get("max_height")),
         _whole(facts.get("max_area")),
