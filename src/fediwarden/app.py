@@ -45,9 +45,9 @@ from fediwarden.media import Cage, Limits
 from fediwarden.model import Concepts, EngineVersion, ObjectRef, Owed, RunId, Sha256, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan, rejudge
 from fediwarden.platforms.lemmy.api import Api, Token
-from fediwarden.platforms.lemmy.asking import Asking
 from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.evidence import Evidence, Shelf
+from fediwarden.platforms.lemmy.http_tracer import Asking
 from fediwarden.platforms.lemmy.model import Tracer
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.policy import Policy, parse
@@ -55,14 +55,14 @@ from fediwarden.stores.credentials import lemmy_access, mail_login
 from fediwarden.stores.interface import Keeper, Reader
 from fediwarden.stores.open import open_keeper, open_reader, open_server, patience_of
 from fediwarden.stores.pictrs import PictrsKeeper
-from fediwarden.stores.remainder import PlatformFirst, Remainder
+from fediwarden.stores.unaccounted import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target
 from fediwarden.tracing import Subject, Tracing
 from fediwarden.vault import Vault, Vaults, read_recipients
 
 if TYPE_CHECKING:
+    from fediwarden.watch.heartbeat import Beat
     from fediwarden.watch.notices import Channel, Occasions, UploadNotices
-    from fediwarden.watch.pulse import Beat
     from fediwarden.watch.session import Watch
 
 log = structlog.get_logger("fediwarden")
@@ -735,14 +735,14 @@ class App:
     @contextmanager
     def watching(self, names: Sequence[str], looker: Looker) -> Iterator["Watch"]:
         """A watch over the stores meant, not started; ended when this is left. Raises: Misconfigured, Busy where one is watched."""
-        from fediwarden.watch.board import Board
+        from fediwarden.watch.heartbeat import Pulse
+        from fediwarden.watch.lanes import Turns, queued
         from fediwarden.watch.metrics import Collector, Ledgers, MetricsPage, counted
         from fediwarden.watch.notices import DayTotals, Notices
-        from fediwarden.watch.pulse import Pulse
         from fediwarden.watch.session import Watch, Watched
+        from fediwarden.watch.state import Board
         from fediwarden.watch.store import Bench, WatchPlan
         from fediwarden.watch.supervisor import Part
-        from fediwarden.watch.turns import Turns, queued
 
         settings, acting, ticks = self.settings.watch, self.settings.acting, time.monotonic
         board = Board(settings.blind_minutes * 60.0, ticks)
@@ -796,7 +796,7 @@ class App:
 
     def watched(self) -> "list[Beat]":
         """What the last watch of each configured store said last."""
-        from fediwarden.watch.pulse import last_beat
+        from fediwarden.watch.heartbeat import last_beat
 
         beats = (last_beat(self.ledger, StoreName(name), self.clock()) for name in self.settings.stores)
         return [beat for beat in beats if beat is not None]

@@ -19,7 +19,7 @@ from fediwarden.drill import MOST, PREFIX, Station
 from fediwarden.errors import FediwardenError, Gone, Refused, Unreached
 from fediwarden.ledger import Ledger
 from fediwarden.media.samples import SampleFile
-from fediwarden.model import Answer, EngineVersion, Look, ObjectRef, RunId, Sha256, Standing, Step, StoreName, Why
+from fediwarden.model import Answer, AnswerReason, EngineVersion, Look, ObjectRef, RunId, Sha256, Standing, Step, StoreName
 from fediwarden.platforms.pictrs.server import Server, UploadAnswer
 from fediwarden.vault import Vault
 
@@ -55,7 +55,7 @@ ANOTHER_REFUSES = (
     f" answers by itself. Perhaps the secret is wrong. Perhaps it is another validator. {GIVE_IT}"
 )
 DROPS = "A proxy on the way drops or alters the body (nginx: `proxy_pass_request_body off`)"
-UNREADABLE = (Why.MISREAD, Why.UNREAD)
+UNREADABLE = (AnswerReason.MISREAD, AnswerReason.UNREAD)
 
 
 # -- the gate directly ----------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ class Through:
             words = f"the gate has {last.ref.size} bytes on record, and pict-rs {len(stored)}"
             return Station(sample.format, False, words), "", True
         words = f"on record as pict-rs lists it: {name[:12]}…, {len(stored):,} bytes"
-        if last.why is Why.BROKEN:
+        if last.why is AnswerReason.BROKEN:
             return Station(sample.format, True, f"{words}. CANNOT BE OPENED HERE: it passes as a debt"), "unopened", True
         return Station(sample.format, True, words + (f"; as a debt ({last.why.words})" if last.debt else "")), "opened", True
 
@@ -330,7 +330,7 @@ class Through:
         """What an upload that pict-rs did not take says."""
         mine = self._about(put, began)
         for answer in mine:
-            if answer.passed and answer.sha256 is not None and (answer.sha256 == put.sha256 or answer.why is Why.BROKEN):
+            if answer.passed and answer.sha256 is not None and (answer.sha256 == put.sha256 or answer.why is AnswerReason.BROKEN):
                 self._passed[answer.sha256] = (answer.ref.size, answer.claimed)
         self._forget(put)
         if told.code == UNHEARD:
@@ -346,7 +346,7 @@ class Through:
                     "",
                     False,
                 )
-            if last.why is Why.BROKEN:
+            if last.why is AnswerReason.BROKEN:
                 return Station(format, True, "refused by the gate: it cannot be opened here"), "unopened", True
             rule = self._rule(last)
             if rule:
@@ -366,7 +366,7 @@ class Through:
 
     def _rule(self, answer: Answer) -> str:
         """The rule of the policy that refused these bytes; "" where it was none."""
-        if answer.sha256 is None or answer.why not in (Why.LOOKED, Why.KNOWN):
+        if answer.sha256 is None or answer.why not in (AnswerReason.LOOKED, AnswerReason.KNOWN):
             return ""
         for store, key in self.ledger.platforms.holding(answer.sha256):
             entry = self.ledger.entry(store, key)

@@ -92,7 +92,7 @@ class NameKind(StrEnum):
     PROXIED = "proxied from"  # URL of the remote picture that it is a cached copy of
 
 
-class Why(StrEnum):
+class AnswerReason(StrEnum):
     """Why the gate answered as it did. LATE to FAILED let an upload pass as a debt, or refuse it, as the settings say."""
 
     LOOKED = "looked"  # it was looked at for this upload
@@ -115,18 +115,18 @@ class Why(StrEnum):
 
 
 _WHY = {
-    Why.LOOKED: "looked at",
-    Why.KNOWN: "known bytes",
-    Why.PERSON: "a person had decided",
-    Why.RESTORING: "a person was restoring it",
-    Why.LATE: "no result in time",
-    Why.BUSY: "too much was waiting",
-    Why.LARGE: "too large to hold",
-    Why.BROKEN: "cannot be decoded",
-    Why.FAILED: "the analysis failed",
-    Why.UNRECORDED: "the ledger could take no more",
-    Why.UNREAD: "the upload never arrived whole",
-    Why.MISREAD: "what carried it was not understood",
+    AnswerReason.LOOKED: "looked at",
+    AnswerReason.KNOWN: "known bytes",
+    AnswerReason.PERSON: "a person had decided",
+    AnswerReason.RESTORING: "a person was restoring it",
+    AnswerReason.LATE: "no result in time",
+    AnswerReason.BUSY: "too much was waiting",
+    AnswerReason.LARGE: "too large to hold",
+    AnswerReason.BROKEN: "cannot be decoded",
+    AnswerReason.FAILED: "the analysis failed",
+    AnswerReason.UNRECORDED: "the ledger could take no more",
+    AnswerReason.UNREAD: "the upload never arrived whole",
+    AnswerReason.MISREAD: "what carried it was not understood",
 }
 
 
@@ -372,7 +372,7 @@ class Answer:
     at: datetime
     face: str  # which protocol asked: "pict-rs", "pictrs-safety"
     passed: bool
-    why: Why
+    why: AnswerReason
     sha256: Sha256 | None = None  # None when the body never arrived whole
     claimed: str = ""  # Content-Type of the request
     debt: bool = False
@@ -391,7 +391,7 @@ class Debt:
     ref: ObjectRef
     sha256: Sha256
     at: datetime
-    why: Why
+    why: AnswerReason
     claimed: str = ""
     broken: bool = False  # it was looked at since, and cannot be decoded by this engine version
 

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from fediwarden.errors import BadEvidence, FediwardenError, Misconfigured, Unreached
 from fediwarden.ledger import Entry, Ledger
-from fediwarden.model import Name, NameKind, Owed, RunId, Sha256, Step, StoreName, TraceRecord, Why
+from fediwarden.model import AnswerReason, Name, NameKind, Owed, RunId, Sha256, Step, StoreName, TraceRecord
+from fediwarden.platforms.lemmy.image_urls import canonical, read_address
 from fediwarden.platforms.lemmy.model import Trace, Tracer
-from fediwarden.platforms.lemmy.wanted import canonical, read_address
 from fediwarden.vault import Vaults
 
 CACHED_FROM = (
@@ -23,7 +23,11 @@ CACHED_FROM = (
     "it on record; trace the remote address, if you know it"
 )
 TRACES = StoreName("trace")  # stands for a store in the manifests of sealed traces
-REFUSALS = (Why.LOOKED, Why.KNOWN, Why.PERSON)  # the answers of the gate that say something about the bytes
+REFUSALS = (
+    AnswerReason.LOOKED,
+    AnswerReason.KNOWN,
+    AnswerReason.PERSON,
+)  # the answers of the gate that say something about the bytes
 
 
 class NamedItem(Protocol):

@@ -14,6 +14,7 @@ from fediwarden.ledger import GATE, Ledger
 from fediwarden.model import (
     Act,
     Answer,
+    AnswerReason,
     Debt,
     DeedState,
     EngineVersion,
@@ -25,7 +26,6 @@ from fediwarden.model import (
     Step,
     StoreName,
     TraceRecord,
-    Why,
 )
 
 PICTRS = StoreName("pictrs")
@@ -42,7 +42,7 @@ def upload(key: str = "one", *, store: StoreName = PICTRS) -> ObjectRef:
     return a_ref(key, store=store)
 
 
-def answered(key: str = "one", *, passed: bool = True, why: Why = Why.LOOKED, debt: bool = False) -> Answer:
+def answered(key: str = "one", *, passed: bool = True, why: AnswerReason = AnswerReason.LOOKED, debt: bool = False) -> Answer:
     store = PICTRS if passed else GATE
     return Answer(upload(key, store=store), NOW, "pict-rs", passed, why, a_hash(key), "image/png", debt, milliseconds=5)
 
@@ -53,7 +53,7 @@ def test_a_passed_upload_is_an_object_of_its_store_and_settled_there(ledger: Led
 
     assert ledger.settle(run, [upload()], ENGINE) == {"one"}
     assert list(ledger.uploads.debts(ENGINE)) == []
-    assert ledger.uploads.totals(ENGINE, NOW).passed == {Why.LOOKED: 1}
+    assert ledger.uploads.totals(ENGINE, NOW).passed == {AnswerReason.LOOKED: 1}
 
 
 def test_a_refused_upload_is_on_record_and_never_owed(ledger: Ledger) -> None:
@@ -66,21 +66,23 @@ def test_a_refused_upload_is_on_record_and_never_owed(ledger: Ledger) -> None:
     assert entry.gone
     assert entry.decision is not None
     assert entry.decision.step is Step.QUARANTINE
-    assert ledger.uploads.totals(ENGINE, NOW).refused == {Why.LOOKED: 1}
+    assert ledger.uploads.totals(ENGINE, NOW).refused == {AnswerReason.LOOKED: 1}
 
 
 def test_what_is_suspected_in_a_store_is_owed_whatever_the_gate_refuses_later(ledger: Ledger) -> None:
     flagged(ledger, upload())
-    ledger.record(begun(ledger), [], [answered(passed=False, why=Why.KNOWN)])
+    ledger.record(begun(ledger), [], [answered(passed=False, why=AnswerReason.KNOWN)])
 
     assert [owed.ref.key for owed in ledger.owed()] == ["one"]
 
 
 def test_a_debt_is_paid_by_a_seen_look_at_its_bytes_under_any_name(ledger: Ledger) -> None:
-    ledger.record(begun(ledger), [], [answered(debt=True, why=Why.LATE), answered("two", debt=True, why=Why.BUSY)])
+    ledger.record(
+        begun(ledger), [], [answered(debt=True, why=AnswerReason.LATE), answered("two", debt=True, why=AnswerReason.BUSY)]
+    )
     assert [(debt.ref.key, debt.why, debt.at) for debt in ledger.uploads.debts(ENGINE)] == [
-        ("one", Why.LATE, NOW),
-        ("two", Why.BUSY, NOW),
+        ("one", AnswerReason.LATE, NOW),
+        ("two", AnswerReason.BUSY, NOW),
     ]
 
     ledger.record(begun(ledger), [(a_look(a_ref("elsewhere"), content="one"), None)])
@@ -92,7 +94,7 @@ def test_a_debt_is_paid_by_a_seen_look_at_its_bytes_under_any_name(ledger: Ledge
 
 @pytest.mark.parametrize("standing", [Standing.BROKEN, Standing.UNREACHED, Standing.GONE])
 def test_a_look_that_saw_nothing_pays_no_debt(ledger: Ledger, standing: Standing) -> None:
-    ledger.record(begun(ledger), [], [answered(debt=True, why=Why.LATE)])
+    ledger.record(begun(ledger), [], [answered(debt=True, why=AnswerReason.LATE)])
     ledger.record(begun(ledger), [(a_look(upload(), standing), None)])
 
     (debt,) = ledger.uploads.debts(ENGINE)
@@ -103,13 +105,13 @@ def test_a_look_that_saw_nothing_pays_no_debt(ledger: Ledger, standing: Standing
 
 
 def test_a_debt_recorded_with_its_own_look_is_paid_at_once(ledger: Ledger) -> None:
-    ledger.record(begun(ledger), [(a_look(upload()), None)], [answered(debt=True, why=Why.LATE)])
+    ledger.record(begun(ledger), [(a_look(upload()), None)], [answered(debt=True, why=AnswerReason.LATE)])
 
     assert list(ledger.uploads.debts(ENGINE)) == []
 
 
 def test_a_debt_whose_object_never_came_lapses_with_a_reason_and_is_counted(ledger: Ledger) -> None:
-    ledger.record(begun(ledger), [], [answered(debt=True, why=Why.LATE)])
+    ledger.record(begun(ledger), [], [answered(debt=True, why=AnswerReason.LATE)])
     debts = list(ledger.uploads.debts(ENGINE))
 
     ledger.uploads.lapse(debts, "pict-rs never kept it", NOW)
@@ -228,4 +230,4 @@ def test_which_objects_hold_bytes_can_be_asked(ledger: Ledger) -> None:
 def test_a_read_only_ledger_takes_no_answer(tmp_path: Path) -> None:
     Ledger.open(tmp_path / "ledger.sqlite").close()
     with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger, pytest.raises(CannotWrite):
-        ledger.uploads.lapse([Debt(1, upload(), a_hash("one"), NOW, Why.LATE)], "x", NOW)
+        ledger.uploads.lapse([Debt(1, upload(), a_hash("one"), NOW, AnswerReason.LATE)], "x", NOW)

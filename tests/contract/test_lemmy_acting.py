@@ -28,9 +28,9 @@ from fediwarden.platforms.lemmy.acting import (
 )
 from fediwarden.platforms.lemmy.api import Api, Token
 from fediwarden.platforms.lemmy.evidence import Evidence, Looked, Shelf
+from fediwarden.platforms.lemmy.image_urls import matcher
 from fediwarden.platforms.lemmy.model import Copy, Person, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.places import PictureSpot, survey, without
-from fediwarden.platforms.lemmy.wanted import matcher
 from fediwarden.platforms.pictrs.server import Server
 from fediwarden.vault import Vault, make_identities
 
@@ -267,11 +267,11 @@ def test_a_profile_that_keeps_no_bytes_makes_a_person_name_each_picture_that_goe
 def test_what_was_sealed_before_lemmy_deleted_it_is_on_record_and_missed_where_it_is_gone(yard: Yard, tmp_path: Path) -> None:
     yard.act(ModerationChoice("purge"))
 
-    records = [(record.what, record.sha256, record.key) for record in yard.ledger.keeping.sealed()]
+    records = [(record.what, record.sha256, record.key) for record in yard.ledger.maintenance.sealed()]
 
     assert records == [("picture", BAD, ALIAS)]
-    assert yard.ledger.keeping.knows(BAD)
-    assert not yard.ledger.keeping.knows(Sha256("c" * 64))
+    assert yard.ledger.maintenance.knows(BAD)
+    assert not yard.ledger.maintenance.knows(Sha256("c" * 64))
 
 
 # -- icons, texts, the picture itself -----------------------------------------------------------------------------------------

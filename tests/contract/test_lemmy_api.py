@@ -27,7 +27,7 @@ from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, Sha256
 from fediwarden.platforms.lemmy.acting import ModerationChoice, ModerationPlan, Moderator, plan, sent_before
 from fediwarden.platforms.lemmy.api import Api, NotThere, Token, UserReport
-from fediwarden.platforms.lemmy.asking import Asking
+from fediwarden.platforms.lemmy.http_tracer import Asking
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 BAD = Sha256("b" * 64)

@@ -21,9 +21,9 @@ from tests.support.fake_lemmy import (
 )
 
 from fediwarden.errors import Unreached
-from fediwarden.platforms.lemmy import asking as asking_module
+from fediwarden.platforms.lemmy import http_tracer as asking_module
 from fediwarden.platforms.lemmy.api import PATIENCE, Api, Token
-from fediwarden.platforms.lemmy.asking import AT_ITS_ORIGIN, NOT_TO_THE_END, Asking
+from fediwarden.platforms.lemmy.http_tracer import AT_ITS_ORIGIN, NOT_TO_THE_END, Asking
 from fediwarden.platforms.lemmy.model import Trace, UseKind
 
 ORIGIN = "https://img.example/x y.png?a=1&b=2"

@@ -11,9 +11,9 @@ from tests.support.postgres import SQL, Postgres, run_sql
 
 from fediwarden.errors import Misconfigured, Refused, Unreached
 from fediwarden.platforms.lemmy.database import SECRETS, Database
+from fediwarden.platforms.lemmy.image_urls import wanted
 from fediwarden.platforms.lemmy.model import Trace, UseKind
 from fediwarden.platforms.lemmy.queries import grants, searches
-from fediwarden.platforms.lemmy.wanted import wanted
 
 ALIAS = "aaaaaaaa-0000-4000-8000-000000000001.jpeg"
 PREVIEW = "aaaaaaaa-0000-4000-8000-000000000002.webp"

@@ -9,14 +9,14 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.fake_pictrs import FakePictrs, running_pictrs
 from tests.support.gates import ENGINE, named
+from tests.support.installation import Yard
 from tests.support.pictrs_stores import settings_of
-from tests.support.yard import Yard
 
 from fediwarden.acting.blast_radius import Radii
 from fediwarden.acting.executor import Custody, Outcome
 from fediwarden.errors import Refused
 from fediwarden.ledger import Ledger
-from fediwarden.model import Answer, Blob, ObjectRef, Sha256, StoreName, Why
+from fediwarden.model import Answer, AnswerReason, Blob, ObjectRef, Sha256, StoreName
 from fediwarden.platforms.pictrs.hashes import Hash
 from fediwarden.policy import decide
 from fediwarden.stores.memory import MemoryStore
@@ -67,7 +67,7 @@ def old(tmp_path: Path) -> Iterator[Old]:
         fake.put(BAD, "image/png", alias="b.png")
         fake.put(BAD, "image/png", alias="c.png")
         ref = ObjectRef(STORE, KEY, len(BAD), KEY)
-        answer = Answer(ref, made.clock(), "pict-rs", True, Why.LATE, named(BAD), "image/png", debt=True)
+        answer = Answer(ref, made.clock(), "pict-rs", True, AnswerReason.LATE, named(BAD), "image/png", debt=True)
         run = made.begun("gate")
         made.ledger.record(run, [], [answer])
         look = made.looker.look(Blob(ref, BAD, named(BAD), "image/png"))

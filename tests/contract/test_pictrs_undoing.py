@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 from tests.support.fake_pictrs import FakePictrs, Refusal, Seen, running_pictrs
+from tests.support.installation import Crash, Yard
 from tests.support.pictrs_stores import keeper_of, reader_of, settings_of
-from tests.support.yard import Crash, Yard
 
 from fediwarden.acting.blast_radius import Radii
 from fediwarden.acting.executor import Custody, Outcome

@@ -11,6 +11,7 @@ from tests.unit.gate.test_forms import as_pictrs_06
 from fediwarden.ledger import GATE, Ledger
 from fediwarden.model import (
     Answer,
+    AnswerReason,
     Decision,
     EngineVersion,
     Kind,
@@ -22,7 +23,6 @@ from fediwarden.model import (
     Standing,
     Step,
     StoreName,
-    Why,
 )
 
 AT = datetime.now(UTC) - timedelta(hours=1)
@@ -48,7 +48,9 @@ def taken_for_a_picture(ledger: Ledger, run: RunId, data: bytes, claimed: str, *
         reason=Reason.UNSUPPORTED,
         problem=f"{what} is not a picture or video that can be opened here",
     )
-    why, decision = (Why.BROKEN, None) if passed else (Why.LOOKED, Decision(Step.QUARANTINE, "bitmap", "a stand-in"))
+    why, decision = (
+        (AnswerReason.BROKEN, None) if passed else (AnswerReason.LOOKED, Decision(Step.QUARANTINE, "bitmap", "a stand-in"))
+    )
     sealed = None if passed else True
     ledger.record(run, [(look, decision)], [Answer(ref, AT, "pict-rs", passed, why, named(data), claimed, passed, sealed=sealed)])
 

@@ -15,7 +15,7 @@ from tests.support.gate_process import running_gate
 from tests.support.media_makers import still
 from tests.support.waiting import until
 
-from fediwarden.model import EngineVersion, Sha256, StoreName, Why
+from fediwarden.model import AnswerReason, EngineVersion, Sha256, StoreName
 from fediwarden.platforms.pictrs.hashes import Hash
 
 
@@ -141,7 +141,7 @@ def test_a_killed_decoder_costs_one_answer_at_most_and_the_gate_goes_on(home: Ho
 
         assert [outcome.status for outcome in outcomes[2:]] == [201] * 4
         whys = {why for sha, may, why in answers(home) if not may}
-        assert whys <= {Why.FAILED.value}
+        assert whys <= {AnswerReason.FAILED.value}
 
 
 def _children(pid: int) -> list[int]:

@@ -4,7 +4,7 @@ from tests.support.command import Home
 from tests.support.fake_pictrs import running_pictrs
 from tests.support.slow_gate import bodies, burst, prepare
 
-from fediwarden.model import Why
+from fediwarden.model import AnswerReason
 
 
 def test_a_burst_at_a_slow_analyser_swaps_no_verdict_and_leaves_no_debt(home: Home) -> None:
@@ -14,5 +14,5 @@ def test_a_burst_at_a_slow_analyser_swaps_no_verdict_and_leaves_no_debt(home: Ho
 
     assert came.wrong == ()
     assert came.debts > 0
-    assert {why for passed, why in came.whys if not passed} == {Why.LOOKED}
+    assert {why for passed, why in came.whys if not passed} == {AnswerReason.LOOKED}
     assert came.peak_kb - came.before_kb < 60_000

@@ -32,7 +32,7 @@ from fediwarden.backoff import Backoff
 from fediwarden.errors import Unreached
 from fediwarden.model import Blob, ObjectRef, StoreName
 from fediwarden.stores.open import open_reader
-from fediwarden.watch.rhythm import BURST
+from fediwarden.watch.request_budget import BURST
 from fediwarden.watch.session import Watched, signal_of
 from fediwarden.watch.signals import Signal
 from fediwarden.watch.store import SILENT_FIRST, SILENT_MOST

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.yard import Yard
+from tests.support.installation import Yard
 
 from fediwarden.acting.executor import Outcome
 from fediwarden.errors import Refused, Unreached

@@ -9,12 +9,12 @@ import pytest
 from tests.support.core import Core
 from tests.support.gates import SECRET, a_gate, named
 from tests.support.media_makers import animation, colours
-from tests.unit.gate.test_faces import sent
+from tests.unit.gate.test_protocols import sent
 
 from fediwarden.errors import Misconfigured
-from fediwarden.gate import faces, secrets
+from fediwarden.gate import protocols, secrets
 from fediwarden.ledger import GATE
-from fediwarden.model import Blob, Why
+from fediwarden.model import AnswerReason, Blob
 from fediwarden.platforms.pictrs.hashes import Hash
 
 VALIDATE, SCAN = f"/validate/{SECRET}", f"/api/v1/scan/{SECRET}"
@@ -24,17 +24,19 @@ PRIVATE = ["127.0.0.1", "10.0.0.1", "101.32.1.1", "172.16.0.1", "192.168.0.1", "
 @pytest.mark.parametrize(
     ("why", "settings"),
     [
-        (Why.LATE, {"deadline_seconds": 1.2}),
-        (Why.LARGE, {"max_upload_mb": 1}),
-        (Why.BROKEN, {}),
-        (Why.FAILED, {"failed": "debt"}),
+        (AnswerReason.LATE, {"deadline_seconds": 1.2}),
+        (AnswerReason.LARGE, {"max_upload_mb": 1}),
+        (AnswerReason.BROKEN, {}),
+        (AnswerReason.FAILED, {"failed": "debt"}),
     ],
 )
-def test_p1_whatever_passes_unscanned_is_on_record_as_a_debt(tmp_path: Path, why: Why, settings: dict[str, object]) -> None:
-    data = {Why.LARGE: bytes(1_100_000), Why.BROKEN: b"broken"}.get(why, b"good")
+def test_p1_whatever_passes_unscanned_is_on_record_as_a_debt(
+    tmp_path: Path, why: AnswerReason, settings: dict[str, object]
+) -> None:
+    data = {AnswerReason.LARGE: bytes(1_100_000), AnswerReason.BROKEN: b"broken"}.get(why, b"good")
     core = Core()
-    with a_gate(tmp_path, core=core, slow=why is Why.LATE, **settings) as yard:  # type: ignore[arg-type]
-        if why is Why.FAILED:
+    with a_gate(tmp_path, core=core, slow=why is AnswerReason.LATE, **settings) as yard:  # type: ignore[arg-type]
+        if why is AnswerReason.FAILED:
             core.opener.before = _crash
         assert yard.asked(data) == [True]
         assert [(debt.sha256, debt.why) for debt in yard.debts] == [(named(data), why)]
@@ -145,8 +147,11 @@ def test_p12_every_refusal_stays_on_record(tmp_path: Path) -> None:
         yard.asked(b"bad", b"broken")
         yard.asked(b"bad")
 
-        assert [(answer.passed, answer.why) for answer in yard.answers(b"bad")] == [(False, Why.LOOKED), (False, Why.KNOWN)]
-        assert [(answer.passed, answer.why) for answer in yard.answers(b"broken")] == [(False, Why.BROKEN)]
+        assert [(answer.passed, answer.why) for answer in yard.answers(b"bad")] == [
+            (False, AnswerReason.LOOKED),
+            (False, AnswerReason.KNOWN),
+        ]
+        assert [(answer.passed, answer.why) for answer in yard.answers(b"broken")] == [(False, AnswerReason.BROKEN)]
         history = yard.core.ledger.history(GATE, Hash.of(b"bad", 7).hex)
         assert [made.decision.rule for made in history.decisions] == ["bright"]
         with yard.core.ledger._reading() as connection, pytest.raises(Exception, match="nothing in it is changed"):
@@ -173,4 +178,4 @@ def test_p17_no_other_site_may_ask(tmp_path: Path) -> None:
                 yard, method, VALIDATE, b"good", Origin="https://evil.example", **{"Access-Control-Request-Method": "POST"}
             )
             assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-    assert "CORS" not in inspect.getsource(faces)
+    assert "CORS" not in inspect.getsource(protocols)

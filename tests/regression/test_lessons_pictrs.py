@@ -11,8 +11,8 @@ from tests.support.pictrs_stores import keeper_of, settings_of
 from fediwarden.errors import Lost
 from fediwarden.model import Sha256, StoreName
 from fediwarden.stores.files import FolderKeeper
-from fediwarden.stores.remainder import PlatformFirst
 from fediwarden.stores.retry import Patience
+from fediwarden.stores.unaccounted import PlatformFirst
 
 NOISE = bytes(range(256)) * 40
 SHA256 = Sha256(hashlib.sha256(NOISE).hexdigest())

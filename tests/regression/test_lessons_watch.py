@@ -22,11 +22,11 @@ import fediwarden
 from fediwarden.errors import Unreached
 from fediwarden.model import ObjectRef, StoreName
 from fediwarden.stores.memory import MemoryStore
-from fediwarden.watch import board, supervisor
+from fediwarden.watch import state, supervisor
 from fediwarden.watch import store as store_watch
-from fediwarden.watch.board import Board
 from fediwarden.watch.session import Watch, Watched
 from fediwarden.watch.signals import ToldPaths
+from fediwarden.watch.state import Board
 from fediwarden.watch.supervisor import Part, Supervisor
 
 SOURCES = sorted(Path(fediwarden.__file__).parent.rglob("*.py"))
@@ -203,7 +203,7 @@ def _sizes(whatever: object) -> dict[str, int]:
 
 def test_f25_rounds_without_end_keep_nothing_of_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_watch, "MET", 40)
-    monkeypatch.setattr(board, "LAGS", 40)
+    monkeypatch.setattr(state, "LAGS", 40)
     watching = Watching(MemoryStore())
     for number in range(60):
         watching.store.delete(f"{number - 1}")

@@ -22,7 +22,7 @@ from tests.support.fake_pictrs import FakePictrs, Upload
 from tests.support.gate_process import GateProcess, running_gate
 
 from fediwarden.ledger import Ledger
-from fediwarden.model import Blob, EngineVersion, Sha256, Why
+from fediwarden.model import AnswerReason, Blob, EngineVersion, Sha256
 
 ENGINE = "slow"
 LEMMY = 2.0  # seconds that Lemmy waits longer than the gate's deadline
@@ -66,7 +66,7 @@ class Burst:
     until_paid: float  # seconds from the last answer until no debt was open
     before_kb: int  # memory of the gate
     peak_kb: int
-    whys: dict[tuple[bool, Why], int]
+    whys: dict[tuple[bool, AnswerReason], int]
     debts: int  # that there were
     wrong: tuple[str, ...]  # what should not have been; empty
 
@@ -110,7 +110,7 @@ def burst(home: Home, fake: FakePictrs, data: Sequence[bytes], *, seconds: float
                 for body, (upload, _) in zip(data, outcomes, strict=True)
             ]
             longest = max(took for _, took in outcomes)
-            whys: dict[tuple[bool, Why], int] = {}
+            whys: dict[tuple[bool, AnswerReason], int] = {}
             recorded = 0.0
             for content in {content for content, _, _ in facts}:
                 for answer in ledger.uploads.answers(content):
@@ -136,7 +136,7 @@ def _wrong(ledger: Ledger, facts: Sequence[tuple[Sha256, bool, Upload]]) -> list
         if len(answers) != len(mine) or sum(answer.passed for answer in answers) != passed:
             found.append(f"{content}: {len(mine)} uploads, {passed} passed, on record {len(answers)}")
         for answer in answers:
-            judged = answer.why in (Why.LOOKED, Why.KNOWN)
+            judged = answer.why in (AnswerReason.LOOKED, AnswerReason.KNOWN)
             if judged and answer.passed == bad:
                 found.append(f"{content}: the verdict of another")
             if answer.passed and not judged and content not in debts:
@@ -165,7 +165,7 @@ def main() -> int:
     from fediwarden.app import App
     from fediwarden.config import environment
     from fediwarden.gate import secrets, serve
-    from fediwarden.gate.faces import application
+    from fediwarden.gate.protocols import application
     from fediwarden.pipeline import Looker
 
     seconds = float(sys.argv[1])

@@ -9,11 +9,11 @@ from tests.support.core import PACE, Clock, Core
 
 from fediwarden.model import ObjectRef
 from fediwarden.stores.memory import EPOCH, MemoryStore
-from fediwarden.watch.board import Board
+from fediwarden.watch.lanes import Turns, queued
 from fediwarden.watch.session import Watched, signal_of
 from fediwarden.watch.signals import Signal, first_key
+from fediwarden.watch.state import Board
 from fediwarden.watch.store import Bench, StoreWatch, WatchPlan
-from fediwarden.watch.turns import Turns, queued
 
 UNSETTLED = ("never looked at", "unreached", "changed since")
 PLAN = WatchPlan(seconds=60, sweep_hours=24, requests_per_hour=100)

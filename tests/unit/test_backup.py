@@ -15,9 +15,9 @@ from tests.support.ledgers import a_decision, a_look, a_ref
 from fediwarden import config
 from fediwarden.config import Configuration
 from fediwarden.errors import BadEvidence, Busy, Misconfigured
-from fediwarden.keeping import backup
-from fediwarden.keeping.backup import Made
 from fediwarden.ledger import Ledger
+from fediwarden.maintenance import backup
+from fediwarden.maintenance.backup import Made
 from fediwarden.model import Sha256, StoreName
 from fediwarden.vault import Vault, make_identities, write_recipients
 
@@ -170,7 +170,7 @@ def test_a_backup_made_while_others_write_is_one_moment_of_the_ledger(place: Pla
     counts = []
     for dated in sorted(place.backups.glob("2026*")):
         with Ledger.open(dated / "ledger.sqlite3", read_only=True) as ledger:
-            assert ledger.keeping.damage() == ledger.verify() == []
+            assert ledger.maintenance.damage() == ledger.verify() == []
             counts.append(len(list(ledger.entries())))
     assert all(count % 10 == 0 for count in counts)
     assert counts == sorted(counts)
@@ -264,7 +264,7 @@ def test_a_backup_of_a_newer_program_is_refused(place: Place) -> None:
 
 
 def test_a_backup_of_an_older_program_is_brought_up_to_date(place: Place) -> None:
-    from fediwarden.ledger.keeping import roll_back
+    from fediwarden.ledger.maintenance import roll_back
 
     made = place.make()
     found, before = roll_back(made.folder / "ledger.sqlite3", place.folder / "kept.sqlite3")

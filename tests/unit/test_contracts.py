@@ -43,7 +43,7 @@ LIBRARIES = {  # whose it is; a library that is not here belongs to nobody
     "watchfiles": {"watch"},
     "zxingcpp": {"media", "analysers"},
 }
-KEEPERS = {"acting", "app", "drill", "keeping", "stores"}  # who may hold what changes a store
+KEEPERS = {"acting", "app", "drill", "maintenance", "stores"}  # who may hold what changes a store
 
 
 def is_of(module: str, room: str) -> bool:

@@ -22,6 +22,7 @@ from fediwarden.ledger import GATE
 from fediwarden.media.samples import SampleFile, samples
 from fediwarden.model import (
     Answer,
+    AnswerReason,
     Decision,
     EngineVersion,
     Look,
@@ -32,7 +33,6 @@ from fediwarden.model import (
     Standing,
     Step,
     StoreName,
-    Why,
 )
 from fediwarden.platforms.pictrs.server import Server
 
@@ -276,29 +276,33 @@ def test_the_end_of_a_purge_may_come_between_a_head_that_fails_and_the_question_
         server.head("one.png")
 
 
-def recorded(core: Core, data: bytes, why: Why, *, passed: bool, claimed: str = "image/png", key: str = "", **more: Any) -> None:
+def recorded(
+    core: Core, data: bytes, why: AnswerReason, *, passed: bool, claimed: str = "image/png", key: str = "", **more: Any
+) -> None:
     """What a gate puts on record of an upload."""
     name = Sha256(sha256(data).hexdigest())
     ref = ObjectRef(MEDIA if passed else GATE, key or f"{name}{len(data):012x}07", len(data), key)
-    answer = Answer(ref, datetime.now(UTC), "pict-rs", passed, why, name, claimed, debt=passed and why is Why.BROKEN, **more)
+    answer = Answer(
+        ref, datetime.now(UTC), "pict-rs", passed, why, name, claimed, debt=passed and why is AnswerReason.BROKEN, **more
+    )
     looks: list[tuple[Look, Decision | None]] = []
-    if why is Why.LOOKED and not passed:
+    if why is AnswerReason.LOOKED and not passed:
         told = Decision(Step.QUARANTINE, "no still pictures", "a stand-in")
         looks = [(Look(ref, Standing.SEEN, datetime.now(UTC), name, EngineVersion("1")), told)]
-    elif why is Why.BROKEN:
+    elif why is AnswerReason.BROKEN:
         looks = [(Look(ref, Standing.BROKEN, datetime.now(UTC), name, EngineVersion("1"), reason=Reason.UNSUPPORTED), None)]
     core.ledger.record(core.begun("gate"), looks, [answer])
 
 
 @contextmanager
-def gate_of(core: Core, why: Why, *, passed: bool, key: str = "") -> Iterator[str]:
+def gate_of(core: Core, why: AnswerReason, *, passed: bool, key: str = "") -> Iterator[str]:
     """A gate that answers all alike, and the drill picture as a drill; its address. Put behind `fake.validator`."""
 
     def judged(data: bytes) -> int:
         if data == DRILL:
-            recorded(core, data, Why.LOOKED, passed=False, drill=True)
+            recorded(core, data, AnswerReason.LOOKED, passed=False, drill=True)
             return 406
-        if why is Why.MISREAD:
+        if why is AnswerReason.MISREAD:
             ref = ObjectRef(GATE, "", 0, "")
             answer = Answer(ref, datetime.now(UTC), "pict-rs", False, why, None, "image/png", problem="an empty body")
             core.ledger.record(core.begun("gate"), [], [answer])
@@ -313,7 +317,7 @@ def gate_of(core: Core, why: Why, *, passed: bool, key: str = "") -> Iterator[st
 def test_a_format_that_the_administrators_own_policy_hides_is_proved_by_its_refusal(fake: FakePictrs, through: Made) -> None:
     core = Core()
     drill = through(fake, core)
-    with gate_of(core, Why.LOOKED, passed=False) as fake.validator:
+    with gate_of(core, AnswerReason.LOOKED, passed=False) as fake.validator:
         stations = told(drill)
 
     assert stations[1] == Station(
@@ -326,8 +330,8 @@ def test_a_format_that_the_administrators_own_policy_hides_is_proved_by_its_refu
     assert (last.stopped, last.opened) == (("png",), ())
 
 
-@pytest.mark.parametrize("why", [Why.BUSY, Why.FAILED])
-def test_a_gate_that_could_not_look_says_so_in_words(fake: FakePictrs, through: Made, why: Why) -> None:
+@pytest.mark.parametrize("why", [AnswerReason.BUSY, AnswerReason.FAILED])
+def test_a_gate_that_could_not_look_says_so_in_words(fake: FakePictrs, through: Made, why: AnswerReason) -> None:
     core = Core()
     with gate_of(core, why, passed=False) as fake.validator:
         station = told(through(fake, core))[1]
@@ -337,9 +341,9 @@ def test_a_gate_that_could_not_look_says_so_in_words(fake: FakePictrs, through: 
 
 def test_a_proxy_that_drops_the_body_is_named_by_what_the_gate_was_sent(fake: FakePictrs, through: Made) -> None:
     core = Core()
-    with gate_of(core, Why.MISREAD, passed=False) as fake.validator:
+    with gate_of(core, AnswerReason.MISREAD, passed=False) as fake.validator:
         refused = told(through(fake, core))[-1]
-    with gate_of(core, Why.MISREAD, passed=True) as fake.validator:  # the proxy says yes by itself
+    with gate_of(core, AnswerReason.MISREAD, passed=True) as fake.validator:  # the proxy says yes by itself
         drill = through(fake, core)
         published = told(drill)[-1]
         drill.clean_up(core.begun("drill gate"))
@@ -360,8 +364,8 @@ def test_a_drill_leaves_no_debt_and_nothing_that_is_broken_whatever_pict_rs_made
     if declines:
         fake.broken[ONE[0].data or b""] = "blurhash"
     drill = through(fake, core)
-    recorded(core, b"somebody's", Why.BROKEN, passed=True)
-    with gate_of(core, Why.BROKEN, passed=True, key="as the gate named it") as fake.validator:
+    recorded(core, b"somebody's", AnswerReason.BROKEN, passed=True)
+    with gate_of(core, AnswerReason.BROKEN, passed=True, key="as the gate named it") as fake.validator:
         stations = told(drill)
         drill.clean_up(core.begun("drill gate"))
 

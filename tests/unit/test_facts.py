@@ -11,13 +11,14 @@ import pytest
 from tests.support.ledgers import ENGINE, NOW, a_decision, a_hash, a_look, a_ref, do, flagged
 
 from fediwarden.app import App
+from fediwarden.cli.doctor import Diagnosis
 from fediwarden.cli.main import code_of
 from fediwarden.cli.setup import _tell
-from fediwarden.cli.surroundings import Diagnosis
 from fediwarden.ledger import GATE, Doubt, Ledger, LegacyWord, Listed
 from fediwarden.model import (
     Act,
     Answer,
+    AnswerReason,
     Decision,
     DeedState,
     EngineVersion,
@@ -32,7 +33,6 @@ from fediwarden.model import (
     Step,
     StoreName,
     TraceRecord,
-    Why,
 )
 
 REFUSED = a_hash("refused")
@@ -66,7 +66,7 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def answered(key: str, *, passed: bool, why: Why, at: datetime, **more: Any) -> Answer:
+def answered(key: str, *, passed: bool, why: AnswerReason, at: datetime, **more: Any) -> Answer:
     return Answer(a_ref(key, store=GATE), at, "pict-rs", passed, why, a_hash(key), **more)
 
 
@@ -76,11 +76,11 @@ def busy(ledger: Ledger, run: RunId) -> None:
     now = datetime.now(UTC)
     look = a_look(a_ref("refused", store=GATE), content="refused", at=now)
     answers = [
-        answered("fine", passed=True, why=Why.LOOKED, at=now),
-        answered("again", passed=True, why=Why.KNOWN, at=now),
-        answered("late", passed=True, why=Why.LATE, at=now - timedelta(seconds=1), debt=True),
-        answered("refused", passed=False, why=Why.LOOKED, at=now, sealed=True),
-        answered("odd", passed=False, why=Why.KNOWN, at=now, sealed=False, problem="the vault is full"),
+        answered("fine", passed=True, why=AnswerReason.LOOKED, at=now),
+        answered("again", passed=True, why=AnswerReason.KNOWN, at=now),
+        answered("late", passed=True, why=AnswerReason.LATE, at=now - timedelta(seconds=1), debt=True),
+        answered("refused", passed=False, why=AnswerReason.LOOKED, at=now, sealed=True),
+        answered("odd", passed=False, why=AnswerReason.KNOWN, at=now, sealed=False, problem="the vault is full"),
     ]
     ledger.record(run, [(look, a_decision())], answers)
 
@@ -113,7 +113,7 @@ def test_the_engine_is_said_to_lack_a_format_only_where_the_bytes_have_it(
         ref = a_ref(content, size=size)
         look = a_look(ref, Standing.BROKEN, engine=engine, reason=Reason.UNSUPPORTED, at=now)
         look = replace(look, problem=f"{what} is not a picture or video that can be opened here")
-        debt = Answer(ref, now, "pict-rs", True, Why.BROKEN, look.sha256, claimed, debt=True)
+        debt = Answer(ref, now, "pict-rs", True, AnswerReason.BROKEN, look.sha256, claimed, debt=True)
         ledger.record(run, [(look, None)], [debt])
 
     text = shown("status")
@@ -253,14 +253,14 @@ def test_a_word_that_a_failed_restore_left_is_taken_back_and_other_words_are_not
     shown("clear", "a.jpg", "--take-back", "--because", "no", expect=4)  # nobody said that they pass
     ledger.clear(run, a_hash("a.jpg"), Decision(Step.PASS, "restored by a person", "a cat", by="ada"))
     do(ledger, a_ref(), DeedState.BEGUN, DeedState.FAILED, act=Act.RESTORE)
-    assert [event.key for event in ledger.keeping.words_left()] == ["a.jpg"]
+    assert [event.key for event in ledger.maintenance.words_left()] == ["a.jpg"]
 
     shown("clear", "a.jpg", "--take-back", "--because", "it never came back")
 
     verdict = ledger.verdict(a_hash("a.jpg"))
     assert verdict is not None
     assert verdict.step is Step.QUARANTINE
-    assert list(ledger.keeping.words_left()) == []
+    assert list(ledger.maintenance.words_left()) == []
 
 
 def test_a_word_about_bytes_never_met_waits_for_them_and_nonsense_is_refused(ledger: Ledger, shown: Callable[..., str]) -> None:
@@ -329,7 +329,7 @@ def test_a_debt_is_ended_by_how_its_hash_begins_where_that_means_one(
     ledger: Ledger, run: RunId, shown: Callable[..., str]
 ) -> None:
     now = datetime.now(UTC)
-    late = answered("late", passed=True, why=Why.LATE, at=now, debt=True)
+    late = answered("late", passed=True, why=AnswerReason.LATE, at=now, debt=True)
     other = a_hash("late")[:10] + "f" * 54
     twin = replace(late, ref=replace(late.ref, key="twin"), sha256=Sha256(other))
     ledger.record(run, [], [late, twin])

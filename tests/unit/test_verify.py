@@ -5,11 +5,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from tests.support.yard import METADATA, Crash, Mortal, Yard
+from tests.support.installation import METADATA, Crash, Mortal, Yard
 
 from fediwarden.errors import Exit, Misconfigured, Unreached
-from fediwarden.keeping.verify import Disagreement, Verify, worst
 from fediwarden.ledger import Ledger
+from fediwarden.maintenance.verify import Disagreement, Verify, worst
 from fediwarden.model import Sha256, StoreName
 from fediwarden.stores.interface import Keeper
 from fediwarden.vault import make_identities

@@ -420,7 +420,7 @@ class Executor:
         result = _result(event, Outcome.FAILED, error)
         verdict = self._ledger.verdict(event.sha256)
         passes = verdict is not None and verdict.step is Step.PASS
-        if passes and verdict is not None and verdict.rule == RESTORED and not self._ledger.keeping.came_back(event.sha256):
+        if passes and verdict is not None and verdict.rule == RESTORED and not self._ledger.maintenance.came_back(event.sha256):
             words = "an earlier try left a word that these bytes pass, though they did not come back"
             result = replace(result, problem=f"{result.problem}; {words}")
         if not told or passes:

@@ -10,7 +10,7 @@ from fediwarden.ledger import GATE, Doubt, Entry, UploadTotals
 from fediwarden.model import Answer, Debt, EngineVersion, Name, NameKind, PlatformDeed, Sha256, TraceRecord
 
 if TYPE_CHECKING:
-    from fediwarden.watch.pulse import Beat
+    from fediwarden.watch.heartbeat import Beat
 
 NAMED = {
     NameKind.ALIAS: "alias",

@@ -58,7 +58,7 @@ def gate(
             recorded(app, "gate", {"listen": listen}) as run,
             app.gate(run.id, looker) as judging,
         ):
-            from fediwarden.gate.faces import application
+            from fediwarden.gate.protocols import application
 
             say(f"the gate listens on {listen}, answers within {app.settings.gate.deadline_seconds:g} s")
             ended = serve.serve(application(judging, known), judging, bound, _fit)

@@ -26,10 +26,10 @@ from fediwarden.platforms.lemmy.acting import (
 )
 from fediwarden.platforms.lemmy.api import Api
 from fediwarden.platforms.lemmy.evidence import Looked, Shelf, Take
+from fediwarden.platforms.lemmy.image_urls import matcher
 from fediwarden.platforms.lemmy.model import Trace, UseKind
 from fediwarden.platforms.lemmy.places import PictureSpot, survey
 from fediwarden.platforms.lemmy.queries import OLDEST, grants
-from fediwarden.platforms.lemmy.wanted import matcher
 from fediwarden.tracing import Subject
 
 app = typer.Typer(no_args_is_help=True, help="Lemmy: the rights that a trace needs, and acting on posts, comments and accounts.")

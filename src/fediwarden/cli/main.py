@@ -12,22 +12,22 @@ import typer
 
 from fediwarden import __version__
 from fediwarden.cli import (
-    act,
+    apply,
     bench,
     calibrate,
     drill,
     gate,
-    keep,
     legacy,
     lemmy,
-    look,
+    maintenance,
     models,
-    see,
+    scan,
     setup,
+    status,
     trace,
     vault,
+    verdicts,
     watch,
-    word,
 )
 from fediwarden.cli.output import say, tell
 from fediwarden.errors import Exit, FediwardenError
@@ -59,7 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (setup, look, see, act, calibrate, bench, keep, legacy, gate, watch, word, trace):
+for group in (setup, scan, status, apply, calibrate, bench, maintenance, legacy, gate, watch, verdicts, trace):
     group.register(app)
 app.add_typer(vault.app, name="vault", short_help="The sealed evidence: make its keys, list, verify, open.")
 app.add_typer(lemmy.app, name="lemmy", short_help="The rights a trace needs in Lemmy's database; acting in Lemmy.")

@@ -12,8 +12,8 @@ from fediwarden import config
 from fediwarden.analysers.clip import Clip
 from fediwarden.app import App
 from fediwarden.cli.common import JSON, build
+from fediwarden.cli.doctor import Diagnosis, examine
 from fediwarden.cli.output import console, emit, plain, result, row, say, show, table
-from fediwarden.cli.surroundings import Diagnosis, examine
 from fediwarden.errors import CannotWrite, Exit, FediwardenError, Misconfigured
 from fediwarden.inference.registry import FileState, verify
 from fediwarden.inference.sessions import devices

@@ -14,11 +14,12 @@ import structlog
 
 from fediwarden.config import GateSettings
 from fediwarden.errors import FediwardenError, Misconfigured
-from fediwarden.gate.desk import Desk, Job
 from fediwarden.gate.recorder import Recorder
+from fediwarden.gate.workbench import Job, Workbench
 from fediwarden.ledger import GATE, Ledger
 from fediwarden.model import (
     Answer,
+    AnswerReason,
     Blob,
     Decision,
     EngineVersion,
@@ -29,7 +30,6 @@ from fediwarden.model import (
     Standing,
     Step,
     StoreName,
-    Why,
 )
 from fediwarden.platforms.pictrs.hashes import Hash, formats_of
 from fediwarden.policy import Policy, decide
@@ -61,7 +61,7 @@ class Body:
     size: int
     claimed: str
     data: bytes | None
-    why: Why = Why.LARGE  # why there is no data
+    why: AnswerReason = AnswerReason.LARGE  # why there is no data
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class _Outcome:
     """What an answer is made of."""
 
     passed: bool
-    why: Why
+    why: AnswerReason
     looks: tuple[tuple[Look, Decision | None], ...] = ()
     debt: bool = False
     sealed: bool | None = None
@@ -83,7 +83,7 @@ class Counts:
 
     answers: int = 0
     most_held: int = 0  # bytes
-    by: dict[tuple[bool, Why], int] = field(default_factory=dict)
+    by: dict[tuple[bool, AnswerReason], int] = field(default_factory=dict)
 
 
 class Gate:
@@ -120,7 +120,9 @@ class Gate:
         self._restorable = () if store is None else (store, *beside)
         self._reserve = min(RESERVE, settings.deadline_seconds / 3)
         self.counts = Counts()
-        self.desk = Desk(looks.look, self._finished, workers=workers, queue=settings.queue, in_flight=settings.in_flight_mb << 20)
+        self.desk = Workbench(
+            looks.look, self._finished, workers=workers, queue=settings.queue, in_flight=settings.in_flight_mb << 20
+        )
         self.recorder = Recorder(ledger.record, run, self._count)
         self._restored: dict[Sha256, Sha256] = {}  # what is being restored: the altered copy of it that was let in
         self._restoring = Lock()  # two copies at once must not both be let in
@@ -175,7 +177,7 @@ class Gate:
 
     async def unread(self, face: str, claimed: str, began: float) -> bool:
         """Refuse, and put on record, what did not arrive whole or is no upload at all."""
-        answer = self._answer(face, None, _Outcome(False, Why.UNREAD, problem="it did not arrive whole"), began, claimed)
+        answer = self._answer(face, None, _Outcome(False, AnswerReason.UNREAD, problem="it did not arrive whole"), began, claimed)
         await self._recorded((), answer, began + self._settings.deadline_seconds)
         return False
 
@@ -183,7 +185,7 @@ class Gate:
         """Refuse, and put on record, what came whole and is not understood; nobody can tell it from a suspected picture."""
         deadline = began + self._settings.deadline_seconds
         await self._as_long_as_new(began, deadline)
-        answer = self._answer(face, None, _Outcome(False, Why.MISREAD, problem=problem), began, claimed)
+        answer = self._answer(face, None, _Outcome(False, AnswerReason.MISREAD, problem=problem), began, claimed)
         await self._recorded((), answer, deadline)
         return False
 
@@ -201,7 +203,7 @@ class Gate:
         digest = hashlib.sha256()
         held: list[bytes] | None = []
         size = taken = 0
-        why = Why.LARGE
+        why = AnswerReason.LARGE
         whole = False
         try:
             async with asyncio.timeout(self.left_to_read(began)):
@@ -213,7 +215,7 @@ class Gate:
                     if size > self._settings.max_upload_mb << 20:
                         held = None
                     elif not self.desk.take(len(chunk)):
-                        held, why = None, Why.BUSY
+                        held, why = None, AnswerReason.BUSY
                     else:
                         taken += len(chunk)
                         held.append(chunk)
@@ -251,7 +253,7 @@ class Gate:
                     if job is None:
                         job = self.desk.join(body.sha256)  # it came between the two
                 if job is None:
-                    outcome = self._unscanned(body.why if body.data is None else Why.BUSY, body.claimed)
+                    outcome = self._unscanned(body.why if body.data is None else AnswerReason.BUSY, body.claimed)
                 else:
                     outcome = await self._waited(job, body, deadline)
         except asyncio.CancelledError:  # whoever asked has gone
@@ -273,7 +275,7 @@ class Gate:
             self._unheard(face, body, outcome, began)
             raise
         problem = "the ledger could not be written in time"
-        refused = replace(outcome, passed=False, why=Why.UNRECORDED, debt=False, problem=problem)
+        refused = replace(outcome, passed=False, why=AnswerReason.UNRECORDED, debt=False, problem=problem)
         self.recorder.put(_of_gate(outcome.looks), (self._answer(face, body, refused, began, body.claimed),))
         return False
 
@@ -297,19 +299,19 @@ class Gate:
         verdict = self._ledger.verdict(sha256)
         look = self._ledger.known(sha256, self._looks.engine)
         decision = verdict or (None if look is None else decide(look, self._policy))
-        why = Why.KNOWN if verdict is None else Why.PERSON
+        why = AnswerReason.KNOWN if verdict is None else AnswerReason.PERSON
         hides = decision is not None and decision.step is Step.QUARANTINE
         broken = verdict is None and (look is None or look.standing is Standing.BROKEN)
         if (hides or broken) and sha256 in self._restorings():
-            return _Outcome(True, Why.RESTORING), None  # whatever was said of these bytes: a person puts them back now
+            return _Outcome(True, AnswerReason.RESTORING), None  # whatever was said of these bytes: a person puts them back now
         if decision is not None and hides:
             if verdict is None and look is not None and self._is_restored(sha256, look):
-                return _Outcome(True, Why.RESTORING), None
+                return _Outcome(True, AnswerReason.RESTORING), None
             return _Outcome(False, why, drill=decision.drill), decision
         if verdict is None and look is None:
             return None
         if broken:
-            return self._unscanned(Why.BROKEN, claimed), None
+            return self._unscanned(AnswerReason.BROKEN, claimed), None
         return _Outcome(True, why, drill=decision is not None and decision.drill), None
 
     async def _sealed_in_time(self, body: Body, decision: Decision, outcome: _Outcome, deadline: float) -> _Outcome:
@@ -351,7 +353,7 @@ class Gate:
         waiting.add_done_callback(_heard)
         await self._until(waiting, self._by(deadline) - self._reserve)
         if not waiting.done():
-            late = self._unscanned(Why.LATE, body.claimed)
+            late = self._unscanned(AnswerReason.LATE, body.claimed)
             if not late.passed:
                 job.told = True
                 self.desk.leave(job)
@@ -363,21 +365,21 @@ class Gate:
         if waiting.done() and waiting.exception() is None and isinstance(job.outcome, _Outcome):
             return job.outcome
         problem = waiting.exception() if waiting.done() else "it was not settled in time"
-        return replace(self._unscanned(Why.FAILED, body.claimed), problem=str(problem))
+        return replace(self._unscanned(AnswerReason.FAILED, body.claimed), problem=str(problem))
 
     async def _until(self, waiting: "asyncio.Future[Any]", moment: float) -> None:
         """Wait for it until then, or until the gate is being stopped."""
         while not waiting.done() and (left := min(moment, self._by(moment)) - time.monotonic()) > 0:
             await asyncio.wait([waiting], timeout=min(left, 0.5))
 
-    def _unscanned(self, why: Why, claimed: str) -> _Outcome:
+    def _unscanned(self, why: AnswerReason, claimed: str) -> _Outcome:
         """Could not be looked at: the settings say whether it passes as a debt."""
         chosen = {
-            Why.LATE: self._settings.late,
-            Why.BUSY: self._settings.busy,
-            Why.LARGE: self._settings.large,
-            Why.BROKEN: self._settings.broken,
-            Why.FAILED: self._settings.failed,
+            AnswerReason.LATE: self._settings.late,
+            AnswerReason.BUSY: self._settings.busy,
+            AnswerReason.LARGE: self._settings.large,
+            AnswerReason.BROKEN: self._settings.broken,
+            AnswerReason.FAILED: self._settings.failed,
         }[why]
         if claimed.lower().startswith("video/"):
             chosen = self._settings.videos or chosen
@@ -458,13 +460,13 @@ class Gate:
     def _decided(self, blob: Blob, look: Look, decision: Decision | None) -> _Outcome:
         if decision is None or decision.step is not Step.QUARANTINE:
             if look.standing is Standing.BROKEN and (decision is None or decision.by == "policy"):
-                return replace(self._unscanned(Why.BROKEN, blob.claimed), problem=look.problem)
-            return _Outcome(True, Why.LOOKED)
+                return replace(self._unscanned(AnswerReason.BROKEN, blob.claimed), problem=look.problem)
+            return _Outcome(True, AnswerReason.LOOKED)
         if decision.by != "policy":
-            return _Outcome(False, Why.PERSON, sealed=self._seal(blob, decision))
+            return _Outcome(False, AnswerReason.PERSON, sealed=self._seal(blob, decision))
         if self._is_restored(blob.sha256, look):
-            return _Outcome(True, Why.RESTORING)
-        return _Outcome(False, Why.LOOKED, sealed=self._seal(blob, decision), drill=decision.drill)
+            return _Outcome(True, AnswerReason.RESTORING)
+        return _Outcome(False, AnswerReason.LOOKED, sealed=self._seal(blob, decision), drill=decision.drill)
 
     def _seal(self, blob: Blob, decision: Decision) -> bool | None:
         """Refused bytes go into the vault before pict-rs deletes them; a vault that fails stops no refusal."""

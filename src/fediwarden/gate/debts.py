@@ -8,7 +8,7 @@ from threading import Event, Thread
 import structlog
 
 from fediwarden.errors import FediwardenError, Gone, Lost, Refused, Unreached
-from fediwarden.gate.desk import Desk
+from fediwarden.gate.workbench import Workbench
 from fediwarden.ledger import GATE, Ledger
 from fediwarden.model import Blob, Debt, EngineVersion, ObjectRef
 from fediwarden.platforms.pictrs.hashes import Hash, formats_of
@@ -26,7 +26,7 @@ class Payer:
     def __init__(
         self,
         ledger: Ledger,
-        desk: Desk,
+        desk: Workbench,
         reader: Reader | None,
         engine: EngineVersion,
         clock: Callable[[], datetime],

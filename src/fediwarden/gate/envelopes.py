@@ -8,7 +8,7 @@ from pathlib import Path
 from fediwarden.errors import BadEvidence
 from fediwarden.gate.forms import Misread, unwrapped
 from fediwarden.ledger import GATE, UNWRAPPED, Ledger
-from fediwarden.model import Answer, ObjectRef, RunId, Sha256, Why
+from fediwarden.model import Answer, AnswerReason, ObjectRef, RunId, Sha256
 from fediwarden.platforms.pictrs.hashes import Hash, formats_of
 from fediwarden.vault import Manifest, Vault
 
@@ -56,6 +56,8 @@ def unwrap(
     vault.seal(data, name.sha256, store=GATE, key=name.hex, at=manifest.at, because=why)
     if envelope not in ledger.uploads.unwrapped():
         ref = ObjectRef(GATE, name.hex, len(data), "")
-        answer = Answer(ref, at, UNWRAPPED, False, Why.LOOKED, name.sha256, kind, original=envelope, sealed=True, drill=drill)
+        answer = Answer(
+            ref, at, UNWRAPPED, False, AnswerReason.LOOKED, name.sha256, kind, original=envelope, sealed=True, drill=drill
+        )
         ledger.record(run, (), (answer,))
     return Unwrapped(envelope, name.sha256, len(data), kind)

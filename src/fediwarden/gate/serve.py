@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.gate.core import CLOSING, Gate
-from fediwarden.gate.faces import BEGAN
+from fediwarden.gate.protocols import BEGAN
 
 if TYPE_CHECKING:
     import uvicorn

@@ -125,7 +125,7 @@ def _into_wal(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def speaking_plainly(path: str) -> Iterator[None]:
+def translated_errors(path: str) -> Iterator[None]:
     """Raise CannotWrite or Misconfigured, in one clear line, for what a database may answer."""
     from sqlalchemy.exc import DBAPIError
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from fediwarden.errors import CannotWrite
-from fediwarden.ledger import database, keeping, legacy, migrate, platforms, uploads, watching
+from fediwarden.ledger import database, legacy, maintenance, migrate, platforms, uploads, watching
 from fediwarden.ledger.hands import Hands
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import (
@@ -92,7 +92,7 @@ class Ledger:
             database.prepare(path)
         engine = database.connect(path, read_only=read_only and path != database.MEMORY)
         try:
-            with database.speaking_plainly(path):
+            with database.translated_errors(path):
                 if read_only and path != database.MEMORY:
                     migrate.check(engine, path)
                 else:
@@ -133,9 +133,9 @@ class Ledger:
         return watching.Watching(self._reading, self._writing)
 
     @property
-    def keeping(self) -> "keeping.Keeping":
+    def maintenance(self) -> "maintenance.Maintenance":
         """What was promised of vault and stores, and a copy of the whole."""
-        return keeping.Keeping(self._reading, self._engine, self.path, in_memory=self.path == database.MEMORY)
+        return maintenance.Maintenance(self._reading, self._engine, self.path, in_memory=self.path == database.MEMORY)
 
     @property
     def installation(self) -> str:
@@ -642,17 +642,17 @@ class Ledger:
             raise CannotWrite(
                 f"the ledger {self.path} is open for reading only", hint="this is an error of ours; please report it"
             )
-        with self._lock, database.speaking_plainly(self.path), self._writer.begin() as connection:
+        with self._lock, database.translated_errors(self.path), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator["Connection"]:
         # all threads share the one connection of a ledger in memory
         if self.path == database.MEMORY:
-            with self._lock, database.speaking_plainly(self.path), self._engine.connect() as connection:
+            with self._lock, database.translated_errors(self.path), self._engine.connect() as connection:
                 yield connection
         else:
-            with database.speaking_plainly(self.path), self._engine.connect() as connection:
+            with database.translated_errors(self.path), self._engine.connect() as connection:
                 yield connection
 
     def _entries(self, name: str, facts: Columns) -> list[Entry]:

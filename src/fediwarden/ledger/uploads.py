@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING
 from fediwarden.ledger.hands import Hands
 from fediwarden.ledger.queries import queries
 from fediwarden.ledger.rows import Columns, Row, clean, decoded, encoded, iso, kind_of, moment, notes_of
-from fediwarden.model import Answer, Debt, Decision, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName, Why
+from fediwarden.model import Answer, AnswerReason, Debt, Decision, EngineVersion, Look, ObjectRef, Sha256, Standing, StoreName
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 PAGE = 500
 UNREADABLE = 5  # of the last ten answers
-UNSCANNED = (Why.LATE, Why.BUSY, Why.LARGE, Why.BROKEN, Why.FAILED)  # what passed for one of these is a debt
+UNSCANNED = (
+    AnswerReason.LATE,
+    AnswerReason.BUSY,
+    AnswerReason.LARGE,
+    AnswerReason.BROKEN,
+    AnswerReason.FAILED,
+)  # what passed for one of these is a debt
 UNWRAPPED = "unwrapped"  # the face of what was taken out of an envelope: the gate was not asked about it
 HEAD = range(
     150, 401
@@ -68,8 +74,8 @@ class Envelope:
 class UploadTotals:
     """The gate in numbers; drills are left out."""
 
-    passed: Mapping[Why, int] = field(default_factory=dict)
-    refused: Mapping[Why, int] = field(default_factory=dict)
+    passed: Mapping[AnswerReason, int] = field(default_factory=dict)
+    refused: Mapping[AnswerReason, int] = field(default_factory=dict)
     unsealed: int = 0  # refused, and the vault could not take the bytes
     debts: int = 0  # unpaid
     debts_broken: int = 0  # of these: looked at since, and not to be decoded by this engine version
@@ -150,8 +156,8 @@ class Uploads:
                 connection.execute(queries()["unopened_debts"], {"engine": engine, "least": LEAST}).all() if debts.broken else []
             )
         return UploadTotals(
-            passed={Why(row.why): int(row.number) for row in answers if row.passed},
-            refused={Why(row.why): int(row.number) for row in answers if not row.passed},
+            passed={AnswerReason(row.why): int(row.number) for row in answers if row.passed},
+            refused={AnswerReason(row.why): int(row.number) for row in answers if not row.passed},
             unsealed=sum(int(row.unsealed or 0) for row in answers),
             debts=int(debts.number),
             debts_broken=int(debts.broken),
@@ -178,7 +184,7 @@ class Uploads:
         """What the gate answered last."""
         with self._reading() as connection:
             whys = [row.why for row in connection.execute(queries()["last_ten_answers"])]
-        return LastTen(len(whys), whys.count(Why.BROKEN), whys.count(Why.MISREAD))
+        return LastTen(len(whys), whys.count(AnswerReason.BROKEN), whys.count(AnswerReason.MISREAD))
 
 
 def leave_gate(connection: "Connection", entries: Sequence[tuple[Look, Decision | None]]) -> None:
@@ -299,7 +305,7 @@ def _envelope(row: Row) -> Envelope:
 
 def _debt(row: Row) -> Debt:
     ref = ObjectRef(StoreName(row.store), decoded(row.key), row.size, "")
-    return Debt(row.id, ref, Sha256(row.sha256), moment(row.at), Why(row.why), row.claimed, bool(row.broken))
+    return Debt(row.id, ref, Sha256(row.sha256), moment(row.at), AnswerReason(row.why), row.claimed, bool(row.broken))
 
 
 def _answer(row: Row) -> Answer:
@@ -308,10 +314,10 @@ def _answer(row: Row) -> Answer:
         at=moment(row.at),
         face=row.face,
         passed=bool(row.passed),
-        why=Why(row.why),
+        why=AnswerReason(row.why),
         sha256=row.sha256,
         claimed=row.claimed,
-        debt=bool(row.passed) and Why(row.why) in UNSCANNED,
+        debt=bool(row.passed) and AnswerReason(row.why) in UNSCANNED,
         original=row.original,
         sealed=None if row.sealed is None else bool(row.sealed),
         drill=bool(row.drill),

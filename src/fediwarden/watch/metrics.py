@@ -18,8 +18,8 @@ from fediwarden import __version__
 from fediwarden.errors import FediwardenError, Misconfigured
 from fediwarden.ledger import Ledger, Totals, UploadTotals
 from fediwarden.model import EngineVersion
-from fediwarden.watch.board import Board
-from fediwarden.watch.turns import Turns
+from fediwarden.watch.lanes import Turns
+from fediwarden.watch.state import Board
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

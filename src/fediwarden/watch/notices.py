@@ -22,7 +22,7 @@ from fediwarden.backoff import Backoff
 from fediwarden.errors import FediwardenError
 from fediwarden.ledger import Ledger, Totals
 from fediwarden.model import EngineVersion
-from fediwarden.watch.board import Board
+from fediwarden.watch.state import Board
 
 log = structlog.get_logger("fediwarden")
 

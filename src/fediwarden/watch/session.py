@@ -10,9 +10,9 @@ import structlog
 from fediwarden.errors import FediwardenError, Refused
 from fediwarden.stores.interface import NewestFirst, Ordered, Reader
 from fediwarden.stores.url import TargetKind, parse_target
-from fediwarden.watch.board import Board
 from fediwarden.watch.metrics import MetricsPage
 from fediwarden.watch.signals import DatedKeys, Elsewhere, FolderEvents, Listing, Newest, Signal, dated
+from fediwarden.watch.state import Board
 from fediwarden.watch.store import Bench, StoreWatch, WatchPlan
 from fediwarden.watch.supervisor import Part, Supervisor
 

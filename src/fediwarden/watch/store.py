@@ -23,9 +23,9 @@ from fediwarden.model import Blob, ObjectRef, RunId, StoreName
 from fediwarden.pipeline import Looker, Pace, Scan, Spread, Tally, conclude, unreadable
 from fediwarden.policy import Policy
 from fediwarden.stores.interface import Accounting, Proving, Reader
-from fediwarden.watch.board import Board
-from fediwarden.watch.rhythm import RequestBudget
+from fediwarden.watch.request_budget import RequestBudget
 from fediwarden.watch.signals import Listing, Signal
+from fediwarden.watch.state import Board
 
 log = structlog.get_logger("fediwarden")
 

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.core import START, Core
 from tests.support.gates import named
-from tests.support.yard import Yard
+from tests.support.installation import Yard
 
 from fediwarden.acting import automatic
 from fediwarden.acting.automatic import ACT_SECONDS, AGAIN, Acting, Automatic, Chosen, Suspected
@@ -19,7 +19,7 @@ from fediwarden.acting.copies import Copied
 from fediwarden.acting.executor import Outcome
 from fediwarden.errors import Busy
 from fediwarden.ledger import Ledger
-from fediwarden.model import Answer, ObjectRef, Owed, Step, StoreName, Why
+from fediwarden.model import Answer, AnswerReason, ObjectRef, Owed, Step, StoreName
 from fediwarden.stores.memory import MemoryStore
 from fediwarden.vault import make_identities
 
@@ -58,7 +58,9 @@ class Desk:
 
 def passed_as_debt(ledger: Ledger, data: bytes, store: StoreName) -> None:
     run = ledger.begin("gate", {}, START)
-    answer = Answer(ObjectRef(store, "hash", len(data), "hash"), START, "pict-rs", True, Why.LATE, named(data), debt=True)
+    answer = Answer(
+        ObjectRef(store, "hash", len(data), "hash"), START, "pict-rs", True, AnswerReason.LATE, named(data), debt=True
+    )
     ledger.record(run, [], [answer])
 
 

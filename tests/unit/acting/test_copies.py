@@ -12,7 +12,7 @@ from fediwarden.acting.blast_radius import Radius
 from fediwarden.acting.copies import POLICY, RULE, Copied, because_of, tie, tied
 from fediwarden.acting.proposal import known
 from fediwarden.app import App
-from fediwarden.cli import act
+from fediwarden.cli import apply
 from fediwarden.ledger import Ledger
 from fediwarden.model import Act, Decision, DeedState, Name, NameKind, Owed, RunId, Step
 
@@ -104,7 +104,7 @@ def test_copies_that_are_left_are_on_record_for_review(
     app = cast(App, SimpleNamespace(ledger=ledger, actor="ada"))
     around = {known(original): Radius(copies=(a_copy(),))}
 
-    along = act._tie(app, begun(ledger), [original], around, leave=leave)
+    along = apply._tie(app, begun(ledger), [original], around, leave=leave)
 
     (entry,) = ledger.entries(key="b.jpg")
     assert entry.decision is not None

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from structlog.testing import capture_logs
 from tests.support.core import POLICY, Core
-from tests.support.yard import METADATA, Crash, Mortal, Yard
+from tests.support.installation import METADATA, Crash, Mortal, Yard
 
 from fediwarden.acting.executor import Outcome, spot_of
 from fediwarden.acting.plan import midnight
@@ -520,10 +520,10 @@ def test_a_word_that_an_earlier_failed_restore_left_is_told_by_the_next_one_and_
     result = yard.restore("a", with_key=True)
 
     assert "left a word" in result.problem
-    assert [event.sha256 for event in yard.ledger.keeping.words_left()] == [digest]
+    assert [event.sha256 for event in yard.ledger.maintenance.words_left()] == [digest]
     yard.store.before = None
     yard.restore("a", with_key=True)
-    assert list(yard.ledger.keeping.words_left()) == []
+    assert list(yard.ledger.maintenance.words_left()) == []
 
 
 def test_a_key_taken_by_other_bytes_is_not_overwritten_and_the_hidden_copy_stays(new_yard: Callable[..., Yard]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.yard import METADATA, Yard
+from tests.support.installation import METADATA, Yard
 
 from fediwarden.acting.executor import Custody, Executor, Outcome, Result
 from fediwarden.errors import Misconfigured, Unreached

@@ -15,8 +15,8 @@ from tests.support.waiting import until
 
 from fediwarden.errors import Unreached
 from fediwarden.gate import core, serve
-from fediwarden.gate.faces import application
-from fediwarden.model import Answer, Blob, ObjectRef, Why
+from fediwarden.gate.protocols import application
+from fediwarden.model import Answer, AnswerReason, Blob, ObjectRef
 from fediwarden.platforms.pictrs.hashes import Hash
 from fediwarden.stores.memory import MemoryStore
 
@@ -31,7 +31,7 @@ def key(data: bytes) -> str:
 def debt(yard: Yard, data: bytes) -> None:
     """A debt of an earlier life."""
     ref = ObjectRef(PICTRS, key(data), len(data), key(data))
-    answer = Answer(ref, yard.core.clock(), "pict-rs", True, Why.LATE, named(data), "image/png", debt=True)
+    answer = Answer(ref, yard.core.clock(), "pict-rs", True, AnswerReason.LATE, named(data), "image/png", debt=True)
     yard.core.ledger.record(yard.core.begun("gate"), [], [answer])
 
 
@@ -54,7 +54,7 @@ def test_a_suspected_picture_that_a_scan_met_is_sealed_before_its_second_upload_
 
         assert yard.asked(BAD) == [False]
         (answer,) = yard.answers(BAD)
-        assert (answer.why, answer.sealed) == (Why.KNOWN, True)
+        assert (answer.why, answer.sealed) == (AnswerReason.KNOWN, True)
         assert yard.vaults.evidence.check(named(BAD))
 
 

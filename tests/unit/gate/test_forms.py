@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.gates import SECRETS, Yard, a_gate, in_chunks, named
-from tests.unit.gate.test_faces import ADDRESSES
+from tests.unit.gate.test_protocols import ADDRESSES
 
-from fediwarden.gate.faces import NEUTRAL, _judged, application
 from fediwarden.gate.forms import HEAD, MIME, Header, Misread, Sent, head_of
-from fediwarden.model import Why
+from fediwarden.gate.protocols import NEUTRAL, _judged, application
+from fediwarden.model import AnswerReason
 
 TYPE = "multipart/form-data; boundary=frontier"
 FORM: list[Header] = [(b"content-type", TYPE.encode())]
@@ -219,7 +219,7 @@ def test_a_body_of_nothing_never_passes_and_owes_nothing_whatever_may_pass_unsca
 
     with a_gate(tmp_path, broken="debt") as yard:
         assert asyncio.run(all_at_once(yard)) == [406] * len(bodies)
-        assert yard.totals.refused == {Why.MISREAD: len(bodies)}
+        assert yard.totals.refused == {AnswerReason.MISREAD: len(bodies)}
         assert yard.debts == []
         assert yard.gate.desk.held == 0
         assert yard.core.opener.opened == []
@@ -275,11 +275,11 @@ def test_the_picture_in_a_form_is_what_is_judged_remembered_and_sealed(tmp_path:
         assert sent(yard, address, b"good", [(b"content-type", b"image/jpeg")], chunked=chunked).status_code == 200
 
         assert [(answer.why, answer.claimed, answer.ref.size) for answer in yard.answers(b"good")] == [
-            (Why.LOOKED, "image/jpeg", 4),
-            (Why.KNOWN, "image/jpeg", 4),
-            (Why.KNOWN, "image/jpeg", 4),
+            (AnswerReason.LOOKED, "image/jpeg", 4),
+            (AnswerReason.KNOWN, "image/jpeg", 4),
+            (AnswerReason.KNOWN, "image/jpeg", 4),
         ]
-        assert [(answer.sealed, answer.why) for answer in yard.answers(b"bad")] == [(True, Why.LOOKED)]
+        assert [(answer.sealed, answer.why) for answer in yard.answers(b"bad")] == [(True, AnswerReason.LOOKED)]
         assert yard.vaults.evidence.check(named(b"bad"))
         assert yard.debts == []
         assert not [path for path in tmp_path.rglob("*") if "ed6734f70c22" in path.name]
@@ -298,7 +298,7 @@ def test_what_is_not_understood_is_refused_in_the_same_words_and_on_record(tmp_p
             (406, suspected.content, tuple(suspected.headers))
         }
         assert NEUTRAL in suspected.text
-        assert yard.totals.refused == {Why.MISREAD: 6, Why.LOOKED: 1}
+        assert yard.totals.refused == {AnswerReason.MISREAD: 6, AnswerReason.LOOKED: 1}
         assert yard.gate.desk.held == 0
         assert len(yard.core.opener.opened) == 1
         assert yard.debts == []
@@ -327,4 +327,4 @@ def test_a_form_that_trickles_is_given_up_at_the_deadline(tmp_path: Path, begin:
         began = time.monotonic()
         assert asyncio.run(trickle(yard)) is False
         assert time.monotonic() - began < 1.2
-        assert yard.totals.refused == {Why.UNREAD: 1}
+        assert yard.totals.refused == {AnswerReason.UNREAD: 1}

@@ -18,13 +18,13 @@ from fediwarden.ledger import GATE, Doubt, Listed
 from fediwarden.model import (
     Act,
     Answer,
+    AnswerReason,
     Blob,
     Decision,
     DeedEvent,
     DeedState,
     ObjectRef,
     Step,
-    Why,
 )
 from fediwarden.platforms.pictrs.hashes import Hash
 from fediwarden.policy import decide
@@ -42,7 +42,7 @@ def test_what_nothing_speaks_against_passes_and_is_an_object_of_its_store(tmp_pa
         assert yard.asked(GOOD, GREY) == [True, True]
 
         (answer,) = yard.answers(GOOD)
-        assert (answer.passed, answer.why, answer.debt) == (True, Why.LOOKED, False)
+        assert (answer.passed, answer.why, answer.debt) == (True, AnswerReason.LOOKED, False)
         entry = yard.core.ledger.entry(PICTRS, key(GOOD))
         assert entry is not None
         assert (entry.gone, entry.sha256) == (False, named(GOOD))
@@ -54,7 +54,7 @@ def test_what_is_suspected_is_sealed_then_refused_and_never_owed(tmp_path: Path)
         assert yard.asked(BAD) == [False]
 
         (answer,) = yard.answers(BAD)
-        assert (answer.passed, answer.why, answer.sealed) == (False, Why.LOOKED, True)
+        assert (answer.passed, answer.why, answer.sealed) == (False, AnswerReason.LOOKED, True)
         assert yard.vaults.evidence.check(named(BAD))
         assert list(yard.core.ledger.owed()) == []
         entry = yard.core.ledger.entry(GATE, key(BAD))
@@ -69,7 +69,7 @@ def test_known_bytes_are_looked_at_once_and_answered_from_the_ledger(tmp_path: P
             assert yard.asked(GOOD, BAD) == [True, False]
 
         assert sorted(yard.core.opener.opened) == sorted([named(GOOD), named(BAD)])
-        assert [answer.why for answer in yard.answers(BAD)] == [Why.LOOKED, Why.KNOWN, Why.KNOWN]
+        assert [answer.why for answer in yard.answers(BAD)] == [AnswerReason.LOOKED, AnswerReason.KNOWN, AnswerReason.KNOWN]
         assert [answer.sealed for answer in yard.answers(BAD)] == [True, True, True]
 
 
@@ -101,8 +101,8 @@ def test_a_late_upload_passes_as_a_debt_in_time_and_is_looked_at_next(tmp_path: 
         assert yard.asked(GOOD, BAD) == [True, True]
         assert time.monotonic() - began < 1.5
         assert {(debt.sha256, debt.why, debt.ref.key) for debt in yard.debts} == {
-            (named(GOOD), Why.LATE, key(GOOD)),
-            (named(BAD), Why.LATE, key(BAD)),
+            (named(GOOD), AnswerReason.LATE, key(GOOD)),
+            (named(BAD), AnswerReason.LATE, key(BAD)),
         }
 
         yard.hold.set()
@@ -171,7 +171,7 @@ def test_a_ledger_locked_by_others_lets_nothing_pass_and_nothing_wait(tmp_path: 
         assert yard.asked(GOOD, GREY) == [False, False]
         assert time.monotonic() - began < 1.3
         locked.set()
-        _until(lambda: any(answer.why is Why.UNRECORDED for answer in yard.answers(GOOD)))
+        _until(lambda: any(answer.why is AnswerReason.UNRECORDED for answer in yard.answers(GOOD)))
 
 
 def test_a_vault_that_takes_nothing_stops_no_refusal_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_a_person_s_word_stands_over_the_policy(tmp_path: Path) -> None:
         yard.core.ledger.clear(yard.core.begun("clear"), named(BAD), Decision(Step.PASS, "cleared", "a lesson", by="alice"))
 
         assert yard.asked(BAD) == [True]
-        assert yard.answers(BAD)[-1].why is Why.PERSON
+        assert yard.answers(BAD)[-1].why is AnswerReason.PERSON
 
 
 def test_a_new_engine_or_policy_forgets_no_bytes_and_decides_anew(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_body_that_does_not_come_is_given_up_at_the_deadline(tmp_path: Path) -
         assert asyncio.run(trickle(yard)) is False
         assert time.monotonic() - began < 1.5
         assert yard.gate.desk.held == 0
-        assert yard.totals.refused == {Why.UNREAD: 1}
+        assert yard.totals.refused == {AnswerReason.UNREAD: 1}
 
 
 def test_memory_is_bounded_and_given_back(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_memory_is_bounded_and_given_back(tmp_path: Path) -> None:
         assert yard.gate.counts.most_held <= 1 << 20
         whys = [debt.why for debt in yard.debts]
         assert len(whys) == 12
-        assert Why.BUSY in whys
+        assert AnswerReason.BUSY in whys
         yard.hold.set()
         _until(lambda: yard.gate.desk.held == 0 and yard.gate.desk.waiting == 0)
 
@@ -258,7 +258,7 @@ def test_a_gate_that_is_stopped_answers_what_it_has_in_hand(tmp_path: Path) -> N
 
         assert yard.asked(GOOD) == [True]
         assert time.monotonic() - began < 4
-        assert [debt.why for debt in yard.debts] == [Why.LATE]
+        assert [debt.why for debt in yard.debts] == [AnswerReason.LATE]
 
 
 def _suspected(yard: Yard) -> DeedEvent:
@@ -279,7 +279,7 @@ def test_what_is_being_restored_passes_without_a_word_and_an_altered_copy_of_it_
 
             anew, other_shape = BAD + b" written anew", BAD + b" odd"
             assert yard.asked(BAD, anew) == [True, True]
-            assert [yard.answers(data)[-1].why for data in (BAD, anew)] == [Why.RESTORING] * 2
+            assert [yard.answers(data)[-1].why for data in (BAD, anew)] == [AnswerReason.RESTORING] * 2
             assert yard.asked(other_shape) == [False]  # one restoring lets one copy in
             assert yard.asked(anew, BAD) == [True, True]  # and that one under every alias
         assert [ledger.verdict(named(data)) for data in (BAD, anew)] == [None, None]
@@ -352,7 +352,7 @@ def test_debts_without_bytes_are_fetched_and_paid_oldest_first(tmp_path: Path) -
     with a_gate(tmp_path, max_upload_mb=1) as yard:
         large = [b"good" + bytes(1_100_000), b"bad" + bytes(1_100_000)]
         assert yard.asked(*large) == [True, True]
-        assert [debt.why for debt in yard.debts] == [Why.LARGE, Why.LARGE]
+        assert [debt.why for debt in yard.debts] == [AnswerReason.LARGE, AnswerReason.LARGE]
         store = MemoryStore(PICTRS)
         for data in large:
             store.put(key(data), data)
@@ -460,7 +460,7 @@ def _debt(yard: Yard, data: bytes, claimed: str = "image/png") -> None:
     ref = yard.gate._ref(named(data), len(data), claimed)
     at = yard.core.clock()
     yard.core.ledger.record(
-        yard.core.begun("gate"), [], [Answer(ref, at, "pict-rs", True, Why.LATE, named(data), claimed, debt=True)]
+        yard.core.begun("gate"), [], [Answer(ref, at, "pict-rs", True, AnswerReason.LATE, named(data), claimed, debt=True)]
     )
 
 

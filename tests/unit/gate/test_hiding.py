@@ -11,7 +11,7 @@ from tests.support.fake_pictrs import KEY, FakePictrs, running_pictrs
 from tests.support.gates import named
 
 from fediwarden.app import App
-from fediwarden.model import Answer, EngineVersion, ObjectRef, StoreName, Why
+from fediwarden.model import Answer, AnswerReason, EngineVersion, ObjectRef, StoreName
 from fediwarden.vault import make_identities
 
 
@@ -57,7 +57,9 @@ def test_a_debt_that_turns_out_suspected_is_purged_unless_somebody_else_uploaded
         row = fake.row(aliases[0])
         assert row is not None
         ref = ObjectRef(media, row.hash.hex(), len(data), row.hash.hex())
-        app.ledger.record(run, [], [Answer(ref, app.clock(), "pict-rs", True, Why.LATE, named(data), "image/png", debt=True)])
+        app.ledger.record(
+            run, [], [Answer(ref, app.clock(), "pict-rs", True, AnswerReason.LATE, named(data), "image/png", debt=True)]
+        )
     run = app.ledger.begin("gate", {}, app.clock())
     with capture_logs() as logs, app.gate(run, core.looker):
         _until(lambda: fake.row("a.png") is None)

@@ -17,6 +17,7 @@ from fediwarden.ledger import GATE
 from fediwarden.model import (
     Act,
     Answer,
+    AnswerReason,
     Blob,
     DeedEvent,
     DeedState,
@@ -24,7 +25,6 @@ from fediwarden.model import (
     RunId,
     Sha256,
     StoreName,
-    Why,
 )
 from fediwarden.platforms.pictrs.hashes import Hash
 from fediwarden.stores.memory import MemoryStore
@@ -43,7 +43,7 @@ def met_by_a_scan(yard: Yard, data: bytes) -> None:
 
 def a_debt(yard: Yard, data: bytes, store: StoreName = PICTRS) -> None:
     ref = ObjectRef(store, key(data), len(data), key(data))
-    answer = Answer(ref, yard.core.clock(), "pict-rs", True, Why.LATE, named(data), "image/png", debt=True)
+    answer = Answer(ref, yard.core.clock(), "pict-rs", True, AnswerReason.LATE, named(data), "image/png", debt=True)
     yard.core.ledger.record(yard.core.begun("gate"), [], [answer])
 
 
@@ -67,7 +67,7 @@ def test_a_vault_that_hangs_makes_no_known_refusal_late(tmp_path: Path, monkeypa
         assert _run_and_release(ask, hangs) is False
         assert took[0] < 1.2
         (answer,) = yard.answers(BAD)
-        assert (answer.why, answer.sealed) == (Why.KNOWN, False)
+        assert (answer.why, answer.sealed) == (AnswerReason.KNOWN, False)
 
 
 def test_a_ledger_that_does_not_answer_makes_no_answer_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_suspected_upload_whose_answer_came_too_late_for_the_ledger_stays_on_r
         monkeypatch.setattr(yard.gate.recorder, "_record", slow)
         assert yard.asked(GOOD, BAD) == [False, False]
         locked.set()
-        until(lambda: [answer.why for answer in yard.answers(BAD)][-1:] == [Why.UNRECORDED])
+        until(lambda: [answer.why for answer in yard.answers(BAD)][-1:] == [AnswerReason.UNRECORDED])
 
         found = yard.core.ledger.known(named(BAD), yard.core.looker.engine)
         assert found is not None  # sealed bytes that no look speaks of would be a riddle
@@ -173,7 +173,7 @@ def test_what_was_sealed_for_somebody_who_hung_up_is_on_record(tmp_path: Path) -
         asyncio.run(hang_up(yard))
         yard.hold.set()
         until(lambda: yard.vaults.evidence.check(named(BAD)))
-        until(lambda: yard.core.ledger.keeping.knows(named(BAD)))
+        until(lambda: yard.core.ledger.maintenance.knows(named(BAD)))
         assert [(answer.passed, answer.sealed) for answer in yard.answers(BAD)] == [(False, True)]
 
 
@@ -182,7 +182,7 @@ def test_a_late_refusal_that_is_found_suspected_later_is_one_answer(tmp_path: Pa
         assert yard.asked(BAD) == [False]
         yard.hold.set()
         until(lambda: yard.core.ledger.known(named(BAD), yard.core.looker.engine) is not None)
-        assert [answer.why for answer in yard.answers(BAD)] == [Why.LATE]
+        assert [answer.why for answer in yard.answers(BAD)] == [AnswerReason.LATE]
 
 
 # --- restoring
@@ -203,7 +203,7 @@ def test_an_altered_copy_that_was_refused_before_passes_while_a_person_restores_
         assert yard.asked(altered) == [False]
         with _restoring(yard, PICTRS):
             assert yard.asked(altered) == [True]
-            assert yard.answers(altered)[-1].why is Why.RESTORING
+            assert yard.answers(altered)[-1].why is AnswerReason.RESTORING
             assert yard.asked(BAD + b" of somebody else") == [False]
 
 

@@ -13,9 +13,9 @@ from tests.support.ledgers import ENGINE, NOW, a_decision, a_finding, a_hash, a_
 
 from fediwarden.errors import Misconfigured
 from fediwarden.ledger import Ledger, LegacyWord, database, migrate
-from fediwarden.ledger.keeping import roll_back
+from fediwarden.ledger.maintenance import roll_back
 from fediwarden.ledger.queries import queries
-from fediwarden.model import Answer, DeedState, Name, NameKind, PlatformDeed, TraceRecord, Why
+from fediwarden.model import Answer, AnswerReason, DeedState, Name, NameKind, PlatformDeed, TraceRecord
 
 FACTS = ["meta", "runs", "run_ends", "looks", "findings", "decisions", "deeds"]
 FACTS += ["names", "answers", "debts", "payments", "traces", "platform_deeds", "legacy"]
@@ -178,7 +178,7 @@ def test_facts_can_be_neither_changed_nor_deleted(tmp_path: Path, table: str, st
         run = begun(ledger)
         ledger.record(run, [(a_look(findings=[a_finding()]), a_decision())])
         do(ledger, a_ref(), DeedState.BEGUN)
-        late = Answer(a_ref("late"), NOW, "pict-rs", passed=True, why=Why.LATE, sha256=a_hash("late"), debt=True)
+        late = Answer(a_ref("late"), NOW, "pict-rs", passed=True, why=AnswerReason.LATE, sha256=a_hash("late"), debt=True)
         ledger.record(run, [], [late])
         ledger.uploads.lapse(list(ledger.uploads.debts(ENGINE)), "never came", NOW)
         ledger.platforms.add_names(run, [replace(a_ref(), names=(Name(NameKind.ALIAS, "a.png"),))])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fediwarden.platforms.lemmy.wanted import alias_of, canonical, matcher, own_alias
+from fediwarden.platforms.lemmy.image_urls import alias_of, canonical, matcher, own_alias
 
 ALIAS = "0190cb31-abcd-4000-8000-00000000000f.webp"
 SPELLINGS = [

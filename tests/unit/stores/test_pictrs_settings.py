@@ -13,7 +13,7 @@ from fediwarden.model import StoreName
 from fediwarden.stores.credentials import pictrs_keys
 from fediwarden.stores.open import open_keeper, open_reader
 from fediwarden.stores.pictrs import PictrsKeeper, PictrsReader
-from fediwarden.stores.remainder import PlatformFirst, Remainder
+from fediwarden.stores.unaccounted import PlatformFirst, Remainder
 from fediwarden.stores.url import StoreSettings, TargetKind, parse_target, pictrs_address
 
 

@@ -20,12 +20,12 @@ from tests.support.watching import DatedStore, Watching
 
 from fediwarden.errors import CannotWrite, Misconfigured
 from fediwarden.ledger import GATE
-from fediwarden.model import Answer, EngineVersion, ObjectRef, Sha256, StoreName, Why
+from fediwarden.model import Answer, AnswerReason, EngineVersion, ObjectRef, Sha256, StoreName
 from fediwarden.pipeline import Tally
 from fediwarden.stores.memory import Kept
-from fediwarden.watch.board import Board
 from fediwarden.watch.metrics import Collector, Ledgers, MetricsPage, Numbers, check, counted
 from fediwarden.watch.notices import QUIET, DayTotals, Notice, Notices, Occasions, UploadNotices, Webhook
+from fediwarden.watch.state import Board
 
 MONITORING = Path(__file__).parents[3] / "deploy/monitoring"
 
@@ -106,12 +106,12 @@ def test_what_is_suspected_is_told_at_once_in_numbers_only_and_once() -> None:
     assert not re.search(r"[0-9a-f]{16}|guilty|criminal|abus", text)
 
 
-def answered(core: Core, *whys: Why, drill: bool = False) -> None:
+def answered(core: Core, *whys: AnswerReason, drill: bool = False) -> None:
     for why in whys:
-        passed = why is not Why.MISREAD
-        digest = None if why is Why.MISREAD else Sha256(f"{core.begun():064x}")
+        passed = why is not AnswerReason.MISREAD
+        digest = None if why is AnswerReason.MISREAD else Sha256(f"{core.begun():064x}")
         ref = ObjectRef(GATE, "", 9, "")
-        answer = Answer(ref, core.clock(), "pict-rs", passed, why, digest, debt=why is Why.BROKEN, drill=drill)
+        answer = Answer(ref, core.clock(), "pict-rs", passed, why, digest, debt=why is AnswerReason.BROKEN, drill=drill)
         core.ledger.record(core.begun(), [], [answer])
 
 
@@ -123,12 +123,12 @@ def test_five_of_the_last_ten_uploads_that_cannot_be_read_are_told_by_the_gate_a
         return UploadNotices(telling.core.ledger, [telling.box], telling.core.clock, lambda: seconds[0], Event())
 
     notices = gate()
-    answered(telling.core, *[Why.LOOKED] * 10, *[Why.BROKEN] * 4)
-    answered(telling.core, *[Why.BROKEN] * 4, drill=True)
+    answered(telling.core, *[AnswerReason.LOOKED] * 10, *[AnswerReason.BROKEN] * 4)
+    answered(telling.core, *[AnswerReason.BROKEN] * 4, drill=True)
     notices.turn()
     assert telling.box.kinds == []
     telling.box.broken = True
-    answered(telling.core, Why.MISREAD)
+    answered(telling.core, AnswerReason.MISREAD)
     notices.turn()  # no way out just now
 
     telling.box.broken = False
@@ -138,9 +138,9 @@ def test_five_of_the_last_ten_uploads_that_cannot_be_read_are_told_by_the_gate_a
     telling.notices.turn()  # a watch over the same ledger
     assert telling.box.kinds == ["unreadable"]
     assert dict(telling.box.notes[0].counts) == {"broken": 4, "misread": 1, "answers": 10}
-    answered(telling.core, *[Why.LOOKED] * 10)
+    answered(telling.core, *[AnswerReason.LOOKED] * 10)
     notices.turn()
-    answered(telling.core, *[Why.BROKEN] * 5)
+    answered(telling.core, *[AnswerReason.BROKEN] * 5)
     seconds[0] += QUIET
     notices.turn()
     assert telling.box.kinds == ["unreadable"] * 2

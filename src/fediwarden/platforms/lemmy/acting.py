@@ -17,9 +17,9 @@ from fediwarden.errors import FediwardenError, Misconfigured, Refused
 from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256
 from fediwarden.platforms.lemmy.api import Api, NotThere, UserReport
+from fediwarden.platforms.lemmy.image_urls import Matcher, alias_of, matcher
 from fediwarden.platforms.lemmy.model import Person, Trace, UseKind
 from fediwarden.platforms.lemmy.places import PICTURES, TEXTS, PictureSpot, without
-from fediwarden.platforms.lemmy.wanted import Matcher, alias_of, matcher
 
 PLATFORM = "lemmy"
 REASON = "against the rules of this server"  # stands in the public moderation log and travels: it accuses nobody

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fediwarden.errors import Misconfigured, Refused, Unreached
+from fediwarden.platforms.lemmy.image_urls import canonical, own_alias, wanted, whole_addresses
 from fediwarden.platforms.lemmy.model import Community, Copy, LoginSession, Person, Trace, Upload, Use, UseKind
 from fediwarden.platforms.lemmy.queries import OLDEST, Column, Search, searches, statements
-from fediwarden.platforms.lemmy.wanted import canonical, own_alias, wanted, whole_addresses
 from fediwarden.platforms.postgres import SIGNS, check_address
 
 if TYPE_CHECKING:

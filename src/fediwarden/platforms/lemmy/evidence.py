@@ -18,7 +18,7 @@ from fediwarden.ledger import Ledger
 from fediwarden.model import DeedState, PlatformDeed, RunId, Sha256, StoreName
 from fediwarden.platforms.lemmy.acting import PLATFORM, Deed, Done, ModerationPlan, ModerationStep
 from fediwarden.platforms.lemmy.api import Api, Json, NotThere
-from fediwarden.platforms.lemmy.wanted import alias_of
+from fediwarden.platforms.lemmy.image_urls import alias_of
 from fediwarden.vault import Vault
 
 PICTURES = StoreName("lemmy")  # stands for a store in the manifests of pictures that were sealed before Lemmy deleted them

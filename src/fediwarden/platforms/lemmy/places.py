@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from fediwarden.platforms.lemmy.api import Api, Json, NotThere
-from fediwarden.platforms.lemmy.wanted import Matcher
+from fediwarden.platforms.lemmy.image_urls import Matcher
 
 PICTURES = ("icon", "banner")
 OF_SITE = ("content_warning", "legal_information", "application_question")

@@ -13,8 +13,8 @@ from urllib.parse import quote, urlsplit
 
 from fediwarden.errors import Unreached
 from fediwarden.platforms.lemmy.api import Api, Cut, Json, NotThere
+from fediwarden.platforms.lemmy.image_urls import Matcher, canonical, matcher, own_alias, without_hyphens
 from fediwarden.platforms.lemmy.model import Community, Copy, Person, Trace, Upload, Use, UseKind
-from fediwarden.platforms.lemmy.wanted import Matcher, canonical, matcher, own_alias, without_hyphens
 
 MOST_IMAGES = 20_000  # pictures of Lemmy's list that are gone through, newest first
 MOST_WRITTEN = 1000  # posts and comments of one account that are gone through, newest first

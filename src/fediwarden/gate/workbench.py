@@ -41,7 +41,7 @@ class Job:
     outcome: object = None  # what `finished` made of it
 
 
-class Desk:
+class Workbench:
     """Threads that look, and what waits for them. Every method may be called from any thread."""
 
     def __init__(

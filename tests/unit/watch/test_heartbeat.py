@@ -11,8 +11,8 @@ from tests.support.watching import DatedStore, Watching, key_at
 
 from fediwarden.model import StoreName
 from fediwarden.pipeline import Tally
-from fediwarden.watch.board import Board
-from fediwarden.watch.pulse import Pulse, last_beat
+from fediwarden.watch.heartbeat import Pulse, last_beat
+from fediwarden.watch.state import Board
 
 STORE = StoreName("memory")
 

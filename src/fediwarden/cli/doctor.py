@@ -15,8 +15,8 @@ from fediwarden.drill_uploads import Formats, asked_at
 from fediwarden.errors import FediwardenError, Gone, Lost, Misconfigured, Unreached
 from fediwarden.model import StoreName
 from fediwarden.platforms.lemmy.api import Api
-from fediwarden.platforms.lemmy.asking import NOT_TO_THE_END, Asking
 from fediwarden.platforms.lemmy.database import NOT_SEARCHED, Database
+from fediwarden.platforms.lemmy.http_tracer import NOT_TO_THE_END, Asking
 from fediwarden.platforms.pictrs.server import Generation, Server, ServerLimits
 from fediwarden.stores.interface import Proving
 from fediwarden.stores.url import TargetKind, parse_target

@@ -22,7 +22,7 @@ from fediwarden.config import CONFIG_NAME, Configuration
 from fediwarden.errors import BadEvidence, Busy, CannotWrite, Misconfigured
 from fediwarden.ledger import Ledger
 from fediwarden.ledger.database import MEMORY, location
-from fediwarden.ledger.keeping import knows_tables, tables_of
+from fediwarden.ledger.maintenance import knows_tables, tables_of
 from fediwarden.ledger.migrate import HEAD
 from fediwarden.vault import SECRET, UNFINISHED
 
@@ -89,7 +89,7 @@ def make(configuration: Configuration, folder: Path, now: datetime, keep: int) -
             staged = folder / f"{name}{UNFINISHED}"
             staged.mkdir(mode=0o700)
             with Ledger.open(configuration.path(configuration.settings.ledger.url), read_only=True) as ledger:
-                ledger.keeping.copy_to(staged / LEDGER)
+                ledger.maintenance.copy_to(staged / LEDGER)
                 installation = ledger.installation
             held = [_held(staged, LEDGER)]
             outside: dict[str, str] = {}
@@ -204,7 +204,7 @@ def restore(folder: Path, environment: Mapping[str, str]) -> Restored:
     for path, origin in dict(content.get("outside", {})).items():
         done.notes.append(f"{home / path} was {origin}: put it there, or change the setting that names it")
     with Ledger.open(ledger) as opened:
-        if problems := [*opened.keeping.damage(), *opened.verify()]:
+        if problems := [*opened.maintenance.damage(), *opened.verify()]:
             raise BadEvidence(f"the ledger that was brought back does not agree with itself: {problems[0]}")
     done.upgraded = "" if tables == HEAD else f"{tables} to {HEAD}"
     return done

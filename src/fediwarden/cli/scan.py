@@ -33,7 +33,7 @@ from fediwarden.model import Blob, Look, ObjectRef, Standing, Step, StoreName
 from fediwarden.pipeline import Estimate, Tally, conclude, estimate, rejudge
 from fediwarden.policy import decide
 from fediwarden.stores.interface import Accounting, Reader
-from fediwarden.stores.remainder import Remainder
+from fediwarden.stores.unaccounted import Remainder
 
 UNCALIBRATED = (
     "CLIP is NOT CALIBRATED: what it found informs and decides nothing, until `fediwarden calibrate` has seen your media"

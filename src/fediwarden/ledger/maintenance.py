@@ -32,7 +32,7 @@ class SealedRecord:
     restored: bool = False  # a person put it back since; its sealed copy may have been taken out by hand
 
 
-class Keeping:
+class Maintenance:
     """Questions of `verify` and `backup`."""
 
     def __init__(
@@ -117,10 +117,10 @@ class Keeping:
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except OSError as error:
             raise CannotWrite(f"cannot write {file}: {error.strerror}", hint="check the disk, and who owns the folder") from error
-        with database.speaking_plainly(self._path):
+        with database.translated_errors(self._path):
             source = self._engine.raw_connection()
             try:
-                with database.speaking_plainly(str(file)):
+                with database.translated_errors(str(file)):
                     _copy(source.driver_connection, file)
             finally:
                 source.close()
@@ -163,12 +163,12 @@ def roll_back(file: Path, kept: Path) -> tuple[str, str]:
     path = database.location(file)
     engine = database.connect(path, read_only=False)
     try:
-        with database.speaking_plainly(path):
+        with database.translated_errors(path):
             found = migrate.current(engine, path)
             before = migrate.before(found)
             if found is None or before is None:
                 raise Misconfigured(f"the ledger {path} has no version before this one")
-            Keeping(engine.connect, engine, path, in_memory=False).copy_to(kept)
+            Maintenance(engine.connect, engine, path, in_memory=False).copy_to(kept)
             with database.writing(engine).begin() as connection:
                 migrate.migrate(connection, before)
         return found, before
@@ -181,7 +181,7 @@ def tables_of(file: Path) -> str:
     path = database.location(file)
     engine = database.connect(path, read_only=True)
     try:
-        with database.speaking_plainly(path):
+        with database.translated_errors(path):
             return migrate.current(engine, path) or ""
     finally:
         engine.dispose()

@@ -18,8 +18,8 @@ from tests.support.fake_pictrs import KEY, RECORDED, FakePictrs, Refusal, Seen, 
 from tests.support.postgres import Postgres, run_sql
 
 from fediwarden.app import App
-from fediwarden.cli import surroundings
-from fediwarden.cli.surroundings import Diagnosis, examine
+from fediwarden.cli import doctor as examining
+from fediwarden.cli.doctor import Diagnosis, examine
 from fediwarden.errors import Refused
 from fediwarden.platforms.lemmy.database import Database
 from fediwarden.platforms.lemmy.model import Trace, Tracer
@@ -36,7 +36,7 @@ def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     for name in ("read.toml", "keep.toml"):
         (tmp_path / name).write_text(f'api_key = "{KEY}"\n')
         (tmp_path / name).chmod(0o600)
-    monkeypatch.setattr(surroundings, "_addresses", list)
+    monkeypatch.setattr(examining, "_addresses", list)
 
     def examined(tracer: object = None, **settings: object) -> dict[str, Diagnosis]:
         environment = {"FEDIWARDEN_HOME": str(tmp_path)}
@@ -291,7 +291,7 @@ def answering() -> Iterator[int]:
 def test_a_gate_that_answers_at_another_address_of_this_machine_is_reachable_whatever_it_listens_on(
     doctor: Doctor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surroundings, "_addresses", lambda: ["127.0.0.1"])  # stands for an outside address
+    monkeypatch.setattr(examining, "_addresses", lambda: ["127.0.0.1"])  # stands for an outside address
     with answering() as port:
         found = doctor(GATE__STORE="media", GATE__LISTEN=f"127.0.0.1:{port}")
     assert not found["gate's reach"].well

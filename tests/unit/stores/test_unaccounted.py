@@ -16,8 +16,8 @@ from fediwarden.errors import Changed, Gone, Unreached, Unsettled
 from fediwarden.model import ObjectRef, Sha256, StoreName
 from fediwarden.stores.files import FolderKeeper, FolderReader
 from fediwarden.stores.interface import Keeper, Reader
-from fediwarden.stores.remainder import PlatformFirst, Remainder, Saved
 from fediwarden.stores.retry import Patience
+from fediwarden.stores.unaccounted import PlatformFirst, Remainder, Saved
 
 LIMIT = 1 << 20
 NOISE = bytes(range(256)) * 40

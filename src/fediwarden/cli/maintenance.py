@@ -9,10 +9,10 @@ from fediwarden.app import App, acting_alone
 from fediwarden.cli.common import JSON, agreed, build, recorded
 from fediwarden.cli.output import emit, plain, result, say, size
 from fediwarden.errors import CannotWrite, Exit, Misconfigured
-from fediwarden.keeping import backup as backups
-from fediwarden.keeping.verify import Disagreement, Verify, worst
 from fediwarden.ledger.database import MEMORY, location
-from fediwarden.ledger.keeping import roll_back
+from fediwarden.ledger.maintenance import roll_back
+from fediwarden.maintenance import backup as backups
+from fediwarden.maintenance.verify import Disagreement, Verify, worst
 from fediwarden.model import StoreName
 
 

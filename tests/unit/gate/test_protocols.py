@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemathesis.core.result import Ok
 from tests.support.gates import SECRET, SECRETS, Yard, a_gate
 
-from fediwarden.gate.faces import NEUTRAL, application
+from fediwarden.gate.protocols import NEUTRAL, application
 
 GOOD, BAD = b"good", b"bad"
 ADDRESSES = [f"/validate/{SECRET}", f"/api/v1/scan/{SECRET}"]

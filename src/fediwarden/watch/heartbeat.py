@@ -7,7 +7,7 @@ from threading import Event
 
 from fediwarden.ledger import Ledger
 from fediwarden.model import StoreName
-from fediwarden.watch.board import Board, Picture, StoreState
+from fediwarden.watch.state import Board, Picture, StoreState
 
 FIRST, EVERY = 5.0, 60.0  # seconds until the second sign, and between all others
 STALE = timedelta(minutes=3)  # without a sign, after which nobody watches

@@ -84,7 +84,7 @@ class Verify:
     # -- ledger -------------------------------------------------------------------------------------------------------
 
     def _of_ledger(self) -> Iterator[Disagreement]:
-        for line in self._ledger.keeping.damage():
+        for line in self._ledger.maintenance.damage():
             yield Disagreement(
                 "ledger",
                 "damaged",
@@ -104,13 +104,13 @@ class Verify:
                 yield Disagreement(
                     "ledger", "unfinished", words, Exit.FLAGGED, "`fediwarden apply` completes it", *_of(owed.last)
                 )
-        for event in self._ledger.keeping.unfinished():
+        for event in self._ledger.maintenance.unfinished():
             words = f"restoring was begun and got as far as {event.state.value}" + (f": {event.problem}" if event.problem else "")
             hint = (
                 "`fediwarden restore` completes it; what it may have brought back is owed, and `fediwarden apply` hides it again"
             )
             yield Disagreement("ledger", "unfinished", words, Exit.NOT_SCANNED, hint, *_of(event))
-        for event in self._ledger.keeping.words_left():
+        for event in self._ledger.maintenance.words_left():
             yield Disagreement(
                 "ledger",
                 "word left over",
@@ -142,7 +142,7 @@ class Verify:
                     self._lost[drill, found.sha256] = (_altered(found), found.manifest)
                     continue
                 self._whole[drill].add(found.sha256)
-                if not self._ledger.keeping.knows(found.sha256):
+                if not self._ledger.maintenance.knows(found.sha256):
                     told = found.manifest
                     yield Disagreement(
                         "vault",
@@ -165,7 +165,7 @@ class Verify:
         return Disagreement("vault", "left over", words + "; completed or removed", Exit.OK, mended=True)
 
     def _of_sealings(self) -> None:
-        for record in self._ledger.keeping.sealed():
+        for record in self._ledger.maintenance.sealed():
             self.counts["sealings"] += 1
             vaults = (False, True) if record.what in ("trace", "picture") else (record.drill,)
             if record.restored or any(record.sha256 in self._whole[drill] for drill in vaults):
@@ -185,7 +185,7 @@ class Verify:
     # -- stores -------------------------------------------------------------------------------------------------------
 
     def _of_stores(self) -> Iterator[Disagreement]:
-        keeping = self._ledger.keeping
+        keeping = self._ledger.maintenance
         for event in self._ledger.hidden():
             if event.state is DeedState.DONE and self._asked(event.store):
                 self.counts["hidden"] += 1
