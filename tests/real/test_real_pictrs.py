@@ -147,7 +147,7 @@ def test_a_scan_finds_what_was_uploaded_and_the_store_behind_adds_nothing_but_re
 
 def test_a_watch_looks_at_what_comes_in(pictrs: RealPictrs, beside: Beside) -> None:
     home = beside(pictrs)
-    home.settings["FEDIWARDEN_WATCH__SECONDS"] = "2"
+    home.settings |= {"FEDIWARDEN_WATCH__SECONDS": "2", "FEDIWARDEN_WATCH__REQUESTS_PER_HOUR": "3600"}
     process = home.start("watch", "media")
     try:
         aliases = [pictrs.put(still("png", 64, 48, seed)) for seed in range(5)] + [pictrs.put(BAD, "image/gif")]

@@ -518,8 +518,7 @@ class PictrsKeeper(PictrsReader):
 
         What is imported would count as the same content and get no file either. Empty where somebody else has an alias of it too.
         """
-        hashed = content_of(place.key) is not None and self._ask(lambda: self.server.version) != "0.4"
-        if not hashed or not self._ask(lambda: self.server.has_hash(bytes.fromhex(place.key))):
+        if self._ask(lambda: self.server.version) == "0.4":
             return frozenset()
         ours = self._aliases_of(place)
         for alias in ours:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.fake_pictrs import FakePictrs, FilesBelow, mirrored, running_pictrs
+from tests.support.fake_pictrs import FakePictrs, FilesBelow, Refusal, Seen, mirrored, running_pictrs
 from tests.support.pictrs_stores import Names, keeper_of, settings_of
 from tests.support.postgres import Postgres
 
@@ -243,3 +243,25 @@ def test_nothing_is_hidden_behind_the_back_of_a_pictrs_that_lists_far_too_little
         place.first.hide(ref, sha(NOISE), "spot")
 
     assert place.fake.objects[key] == NOISE
+
+
+def test_what_an_earlier_try_had_pict_rs_purge_is_taken_away_where_pict_rs_died_before_it_deleted_the_file(place: Place) -> None:
+    place.fake.put(NOISE, alias="one.jpeg")
+    key = place.key("one.jpeg")
+    ref = place.first.stat(key)
+    place.fake.before = refused_purge
+    with pytest.raises(Unreached):
+        place.first.remove(ref, sha(NOISE))
+    place.fake.before = lambda seen: None
+    place.fake.rows.clear()
+    place.fake.changed()
+    place.names.doubt = "media had these bytes when it was last listed"
+
+    place.first.remove(ref, sha(NOISE))
+
+    assert key not in place.fake.objects
+
+
+def refused_purge(seen: Seen) -> None:
+    if seen.path == "/internal/purge":
+        raise Refusal(500, "as the test wants", "sled-error")
