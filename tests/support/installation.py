@@ -69,7 +69,8 @@ class Yard(Core):
 
     @property
     def executor(self) -> Executor:
-        return Executor(self.ledger, self.begun("apply"), self.hold, self.vaults, self.profile, self.clock, "ada", self.limit)
+        vaults = self.vaults if self.profile.keep == "preserve" else None
+        return Executor(self.ledger, self.begun("apply"), self.hold, vaults, self.profile, self.clock, "ada", self.limit)
 
     def apply(self, allowance: int = 50, drills: int = 5, limit: int | None = None) -> list[Result]:
         return list(self.executor.apply(self.plan(allowance=allowance, drill_allowance=drills, limit=limit)))

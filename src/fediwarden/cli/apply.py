@@ -64,6 +64,7 @@ def apply(
     without any failure: the allowance is used up (--budget N, or tomorrow), or something shared was left (--shared).
     """
     app = build()
+    sealed = app.profile.keep == "preserve"  # without a profile nothing is acted on
     _warn_of_policy(app)
     acting = app.settings.acting
     terms = Terms(acting.allowance if budget is None else budget, acting.drill_allowance, tuple(_meant(app, only)), limit)
@@ -71,7 +72,7 @@ def apply(
         found = propose(app.ledger, app.clock(), app.radii, terms, is_shared=lambda _, radius: radius.shared, agreed=shared)
         if not found.todo:
             return _nothing(found.plan, only, json=json)
-        if not yes and not _agreed(found, app, budget, copies=copies):
+        if not yes and not _agreed(found, app, sealed, budget, copies=copies):
             say("nothing was done")
             return Exit.USAGE
         further = [(one.owed, copy) for one in found.todo for copy in one.radius.copies if copies and copy.shared]
@@ -244,7 +245,7 @@ def _nothing(plan: Plan, only: Sequence[str], *, json: bool) -> int:
     return Exit.ALLOWANCE if plan.over else Exit.OK
 
 
-def _agreed(found: Proposal, app: App, budget: int | None, *, copies: bool) -> bool:
+def _agreed(found: Proposal, app: App, sealed: bool, budget: int | None, *, copies: bool) -> bool:
     told = any(one.radius.words for one in found.todo)
     shown = table("store", "key", "rule", "because", *(["who else is met"] if told else []))
     for one in found.todo[:SHOWN]:
@@ -266,7 +267,7 @@ def _agreed(found: Proposal, app: App, budget: int | None, *, copies: bool) -> b
         result(f"{plain(owed.ref.key, 60)}: {what}: {plain(copy.ref.key, 60)}, {plain(copy.words)}")
     where = (
         f"sealed in {app.configuration.path(app.settings.vault.folder)}, then hidden"
-        if app.profile.keep == "preserve"
+        if sealed
         else "hidden, not sealed (the profile keeps metadata only)"
     )
     allowed = (

@@ -555,7 +555,7 @@ class S3Keeper(S3Reader):
             past = False
             for entry in root:
                 kind = entry.tag.rpartition("}")[2]
-                if kind not in ("ObjectVersion", "DeleteMarker"):
+                if kind not in ("Version", "DeleteMarker"):
                     continue
                 if not _is(decode(text_of(entry, "Key")), key):
                     past = True  # keys come in order, and no other with this prefix sorts before it
