@@ -429,6 +429,17 @@ def test_what_is_hidden_comes_back_though_pict_rs_has_its_rows_again_without_a_f
     assert hidden.back == [BAD] * 3
 
 
+def test_a_row_without_aliases_and_file_that_a_killed_purge_left_swallows_no_restore(hidden: Guarded) -> None:
+    hidden.fake.put(BAD, "image/png", alias=ALIASES[0])
+    row = hidden.fake.row(ALIASES[0])
+    assert row is not None
+    hidden.fake.lose(ALIASES[0])
+    row.aliases.clear()
+
+    assert hidden.restore(hidden.key, with_key=True).outcome is Outcome.DONE
+    assert hidden.back == [BAD] * 3
+
+
 def test_rows_without_a_file_that_somebody_else_has_too_are_left_alone(hidden: Guarded) -> None:
     for alias in (ALIASES[0], "theirs.png"):
         hidden.fake.put(BAD, "image/png", alias=alias)

@@ -487,10 +487,37 @@ class PictrsKeeper(PictrsReader):
         hash. Delete tokens are new, variants are made anew on demand, and a cached copy of a remote picture is an ordinary image from
         now on. What lies under an alias that was noted is of this restoring, or of an earlier try of it.
         """
-        importing = _lines(place, IMPORTING)
-        if shell := self._shell(place):
+        self._wait(lambda: not self._is_dying(place.key))
+        self._cleared(place)
+        try:
+            return self._imported(place, data)
+        except Lost:  # it was counted as the same content as a row that a killed purge had left, whose file is gone
+            if not self._cleared(place):
+                raise
+            return self._imported(place, data)
+
+    def _is_dying(self, key: str) -> bool:
+        """Whether a row without aliases is left of it: the end of its purge is queued, and would take what is imported now along."""
+        if content_of(key) is None or self._ask(lambda: self.server.version) == "0.4":
+            return False
+        try:
+            item = self._ask(lambda: self.server.find_hash(bytes.fromhex(key)))
+        except Refused:
+            raise
+        except Unreached:  # its file is lost, so that no listing tells of it
+            return False
+        return item is not None and not item.aliases
+
+    def _cleared(self, place: Place) -> bool:
+        """Have pict-rs delete rows of it whose file is gone; whether there were any. Raises: Unreached."""
+        shell = self._shell(place)
+        if shell:
             self._ask(lambda: self.server.purge(next(iter(shell))))
             self._wait(lambda: not any(map(self._is_alive, shell)) and self._is_unlisted(place.key))
+        return bool(shell)
+
+    def _imported(self, place: Place, data: bytes) -> ObjectRef:
+        importing = _lines(place, IMPORTING)
         came = {Sha256(digest(data).hexdigest())}
         back: tuple[str, Sha256, int, str] | None = None
         for alias in sorted(
