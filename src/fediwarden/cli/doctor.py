@@ -221,7 +221,7 @@ def _files(app: App, name: StoreName) -> Iterator[Diagnosis]:
             f"it cannot read the file of {' nor that of '.join(f'{key[:16]}…' for key in lost)}",
             "see that the folder or bucket behind it is there, and that it may read it"
             if every
-            else "one file may be lost by itself; `fediwarden scan` says of how many",
+            else "one file may be lost by itself; a scan does not fetch what it knows: `fediwarden scan --again` says of how many",
             vital=False,
         )
     elif asked:
