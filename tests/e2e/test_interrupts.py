@@ -16,7 +16,6 @@ from tests.support.waiting import until
 OBJECTS = {f"{number:02}.gif": animation("gif", colours(2, 40 + number, 30)) for number in range(5)} | {
     f"{number:02}.png": still("png", 40 + number, 30, seed=number) for number in range(5, 30)
 }
-ENDS = 12.0  # seconds; each object that is held back takes 25, and a busy machine some of its own
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_a_scan_of_slow_objects_ends_at_once_and_goes_on_later(
     started = time.monotonic()
     scan.send_signal(kind)
     out, err = scan.communicate(timeout=30)
-    assert time.monotonic() - started < ENDS
+    assert time.monotonic() - started < 5
     assert scan.returncode == 130
     assert out == b""
     assert b"Traceback" not in err
@@ -82,7 +81,7 @@ def test_an_apply_and_a_restore_that_hang_end_at_once_and_are_completed_later(
         started = time.monotonic()
         acting.send_signal(signal.SIGINT)
         _, err = acting.communicate(timeout=30)
-        assert time.monotonic() - started < ENDS
+        assert time.monotonic() - started < 5
         assert acting.returncode == 130, err
         assert b"Traceback" not in err
         everywhere = [*site.present().values(), *site.quarantined()]

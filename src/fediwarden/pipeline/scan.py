@@ -37,6 +37,7 @@ log = structlog.get_logger("fediwarden")
 COMMIT_EVERY = 64  # looks in one transaction at most
 COMMIT_SECONDS = 2.0  # and no look waits longer than this for its transaction
 YOUNG_BOUND = 10_000  # objects still being written that are remembered for the end of the run
+HANGS = 1.0  # seconds that a thread which lists or fetches is waited for at the end
 END_SECONDS = 3.0  # how long the threads may take to hand over what they have when a run ends
 DOUBTED = (
     "see that the disk is mounted, that it is the same server, and that it has its database; if the objects are gone indeed, "
@@ -120,11 +121,12 @@ class Scan:
         if not self._accept_gone:
             self._doubted = frozenset(doubt.store for doubt in self._ledger.watching.doubts())
         lister = Thread(target=self._list, args=(run, readers), name="list", daemon=True)
+        lookers = [Thread(target=self._look_all, name=f"look-{number}", daemon=True) for number in range(self._pace.workers)]
         others = [
+            lister,
             *(Thread(target=self._fetch_all, name=f"fetch-{number}", daemon=True) for number in range(self._pace.fetchers)),
-            *(Thread(target=self._look_all, name=f"look-{number}", daemon=True) for number in range(self._pace.workers)),
         ]
-        for thread in (lister, *others):
+        for thread in (*others, *lookers):
             thread.start()
         try:
             self._record_until(
@@ -133,17 +135,17 @@ class Scan:
             self._look_at_young(run, progress)
             self._prove(readers)
         except CannotWrite:
-            self._end((lister, *others))
+            self._end(lookers, others)
             self._close_count()
             raise
         except BaseException:
-            self._end((lister, *others))
+            self._end(lookers, others)
             try:
                 self._drain(run)
             finally:
                 self._close_count()
             raise
-        self._end((lister, *others))
+        self._end(lookers, others)
         self._drain(run)
         self._close_count()
         self.tally.fetched = sum(self._health.in_all(reader.name)[1] for reader in readers)
@@ -152,11 +154,13 @@ class Scan:
             raise self._fatal
         return self.tally
 
-    def _end(self, threads: Sequence[Thread]) -> None:
+    def _end(self, lookers: Sequence[Thread], others: Sequence[Thread]) -> None:
+        """Looks have something to hand over, and are waited for; who lists or fetches has not, and may hang in a store that does."""
         self._stop.set()
-        deadline = time.monotonic() + END_SECONDS
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for threads, seconds in ((lookers, END_SECONDS), (others, HANGS)):
+            deadline = time.monotonic() + seconds
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     # -- the caller's thread ------------------------------------------------------------------------------------------
 

@@ -547,6 +547,8 @@ class PictrsKeeper(PictrsReader):
         """
         if self._ask(lambda: self.server.version) == "0.4":
             return frozenset()
+        if content_of(place.key) is not None and not self._ask(lambda: self.server.has_hash(bytes.fromhex(place.key))):
+            return frozenset()  # whatever lies under these aliases by now, it is other bytes
         ours = self._aliases_of(place)
         for alias in ours:
             known = frozenset(self._ask(lambda alias=alias: self.server.aliases(alias)))  # type: ignore[misc]
